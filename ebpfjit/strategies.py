@@ -13,7 +13,6 @@ All shrink: packets through the choices that were drawn, the rest member by memb
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
@@ -22,21 +21,13 @@ from hypothesis.strategies import SearchStrategy
 from ebpfjit.difftest.frames import LAYERS, frame
 from ebpfjit.elf import codec as codecs
 from ebpfjit.errors import InputError
-from ebpfjit.fuzzing.samples import LARGEST_MEMORY, Inputs, whole
+from ebpfjit.fuzzing.contexts import RANGES, completed, numbers
+from ebpfjit.fuzzing.samples import Inputs
 from ebpfjit.program import Program
 from ebpfjit.runtime.contexts.fields import Field
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType
 
 MOST_ENTRIES = 8
-_METADATA = (0, 4, 8, 32)
-_RANGES: Mapping[tuple[str, str], SearchStrategy[int]] = {
-    ("xdp_md", "data"): st.sampled_from(_METADATA),
-    ("__sk_buff", "gso_segs"): st.integers(0, 0xFFFF),
-    ("bpf_sk_lookup", "family"): st.sampled_from((2, 10)),
-    ("bpf_sk_lookup", "local_port"): st.integers(0, 0xFFFF),
-}
-"""Fields that do not take all numbers of their size."""
-_NOT_GIVEN = {("bpf_sk_lookup", "cookie")}
 
 
 def packets(*layers: str) -> SearchStrategy[bytes]:
@@ -60,35 +51,32 @@ def arguments(program: Program) -> SearchStrategy[dict[str, Any]]:
     program without a type.
     """
     inputs = Inputs(program)
-    given = inputs.givable if inputs.has_packet else _plain_fields(inputs)
-    if inputs.has_packet:
+    given = inputs.givable if inputs.frames else numbers(inputs.type)
+    if inputs.frames:
         data = packets()
-    elif given:
-        data = st.just(b"")
-    elif inputs.is_sized:
-        data = st.binary(min_size=inputs.most, max_size=inputs.most)
+    elif given and inputs.is_sized:
+        data = st.just(b"")  # its fields are all there is
     else:
-        data = st.binary(max_size=LARGEST_MEMORY)
+        data = st.binary(min_size=inputs.least, max_size=inputs.most)
+    if inputs.described is not None:
+        drawn = st.randoms(use_true_random=False).map(lambda rng: dict(inputs.contexts(rng)))
+        return st.fixed_dictionaries({"data": data, "context": drawn})
     if not given:
         return st.fixed_dictionaries({"data": data})
     struct = inputs.struct_name
-    fields = {each.name: _field(struct, each) for each in given}
-    context = st.fixed_dictionaries({}, optional=fields).map(lambda values: dict(whole(values)))
+
+    def completed_of(values: dict[str, Any]) -> dict[str, Any]:
+        return dict(completed(struct, b"", tuple(values.items())))
+
+    optional = {each.name: _field(struct, each) for each in given}
+    context = st.fixed_dictionaries({}, optional=optional).map(completed_of)
     return st.fixed_dictionaries({"data": data, "context": context})
 
 
-def _plain_fields(inputs: Inputs) -> list[Field]:
-    """Return the fields of a struct that are numbers, each of its bytes once."""
-    if inputs.type is None or inputs.type.layout is None or inputs.type.has_payload:
-        return []
-    name = inputs.struct_name
-    fields = [each for each in inputs.type.layout.fields if not each.pointer and not each.alias]
-    return [each for each in fields if (name, each.name) not in _NOT_GIVEN]
-
-
 def _field(struct: str, field: Field) -> SearchStrategy[Any]:
-    numbers = _RANGES.get((struct, field.name), st.integers(0, (1 << 8 * field.size) - 1))
-    return st.tuples(*[numbers] * field.count) if field.count else numbers
+    known = RANGES.get((struct, field.name))
+    one = st.integers(0, (1 << 8 * field.size) - 1) if known is None else st.sampled_from(known)
+    return st.tuples(*[one] * field.count) if field.count else one
 
 
 def keys(map_: Any) -> SearchStrategy[bytes]:

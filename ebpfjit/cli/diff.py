@@ -84,7 +84,7 @@ def diff(
     """
     from ebpfjit.difftest.case import Case, Input
     from ebpfjit.difftest.engines import check_engines
-    from ebpfjit.difftest.guided import make_input
+    from ebpfjit.difftest.inputs import make_input
 
     chosen = engines_of(engines)
     check_engines(chosen)
@@ -132,7 +132,7 @@ def _filter(expression: str) -> tuple[Case, None]:
 
 def _empty(type_: str | None) -> bytes:
     """Return what a program gets where nothing is given: an empty frame, a context of zeros, nothing."""
-    from ebpfjit.difftest.guided import fixed_size, least_size
+    from ebpfjit.difftest.inputs import fixed_size, least_size
 
     return bytes(least_size(type_)) if fixed_size(type_) is None else b""  # a struct is filled up with zeros
 

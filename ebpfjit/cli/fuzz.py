@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ebpfjit.program import Program
 
 DEFAULT_SECONDS = 60.0
+DEFAULT_LIMIT = 1_000_000
 PROGRESS_SECONDS = 0.5
 PROGRESS_LINES_SECONDS = 10.0  # where the progress does not go to a terminal
 
@@ -80,6 +81,14 @@ def fuzz(
     tests: Annotated[
         Path | None, Option(metavar="PY", help="With FILE: write a pytest file of what was found.")
     ] = None,
+    limit: Annotated[
+        int | None,
+        Option(min=1, help="With FILE: instructions of a run, more are a finding; 1000000 unless told."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        Option(metavar="BYTES", help="With FILE: of packets or memory, as 64, or 60-1500."),
+    ] = None,
     report: Annotated[
         Path | None, Option(metavar="HTML", help="Write a page that shows what was reached.")
     ] = None,
@@ -96,38 +105,47 @@ def fuzz(
     finding is shrunk and printed; with --corpus it is saved as a corpus file. Ctrl-C ends the run with
     the report so far. Exit status 1 where anything was found.
 
-    With FILE, packets (or contexts, or memories) are made and changed; those that reach instructions which
-    none had reached are kept, and changed further. Engines are compared on them. Each fault is told once,
-    with its line and the smallest input that led to it. For programs on packets, what must hold of each run
-    may be told (--check), or another version that must do the same (--against); map contents are changed too.
+    With FILE, packets (or contexts, or memories) are made and changed; those that go a new way at a branch
+    are kept, and changed further; engines are compared on them. Each fault is told once, with its line and
+    the smallest input that led to it. What must hold of each run may be told (--check), or another version
+    that must do the same (--against); map contents are changed too.
     """
     if file is not None:
         other = {"sources": sources, "builds": builds, "report": report, "programs": programs}
         refused = [name for name, value in other.items() if value is not None]
         if refused:
             raise WrongUsage(f"--{refused[0]} is for programs that are made, not for one of a file")
-        from ebpfjit.cli import fuzz_inputs, fuzz_packets, state
+        from ebpfjit.cli import fuzz_program, state
 
-        found, obj = one_of(file, program, loading(btf, kconfig, maps))
+        told = loading(btf, kconfig, maps)
+        found, obj = one_of(file, program, told)
+        if pcap is not None and not is_given_packets(found):
+            raise WrongUsage("--pcap is for programs that are given packets")
+        fresh = fuzz_program.held(found)
         state.prepare(obj, file, map_ or (), variables or ())
-        seconds = fuzz_packets.seconds_of(until) if until is not None else seconds
-        seconds = DEFAULT_SECONDS if seconds is None and inputs is None else seconds
-        if is_given_packets(found):
-            old = None if against is None else one_of(against, program or found.name, {})[0]
-            asked = fuzz_packets.How(
-                check, old, against or "", seconds, inputs, seed, engines_of(engines), corpus, pcap, tests
-            )
-            raise SystemExit(fuzz_packets.run(file, found, asked, as_json=as_json))
-        packets_only = {"check": check, "against": against, "pcap": pcap, "tests": tests}
-        refused = [name for name, value in packets_only.items() if value is not None]
-        if refused:
-            raise WrongUsage(f"--{refused[0]} is for programs that are given packets")
-        how = fuzz_inputs.How(engines_of(engines), seed, seconds, inputs, corpus)
-        raise SystemExit(fuzz_inputs.run(file, found, how, as_json=as_json))
-    if inputs is not None or map_ or variables or check or against or pcap or tests:
-        raise WrongUsage("--inputs, --map, --global, --check, --against, --pcap, --tests go with FILE")
+        seconds = fuzz_program.seconds_of(until) if until is not None else seconds
+        asked = fuzz_program.How(
+            check=check,
+            against=None if against is None else one_of(against, program or found.name, told)[0],
+            against_file=against or "",
+            seconds=DEFAULT_SECONDS if seconds is None and inputs is None else seconds,
+            runs=inputs,
+            seed=seed,
+            limit=DEFAULT_LIMIT if limit is None else limit,
+            sizes=fuzz_program.sizes_of(size),
+            engines=engines_of(engines),
+            corpus=corpus,
+            pcap=pcap,
+            tests=tests,
+            load=told | ({"btf": btf} if btf is not None else {}),
+        )
+        raise SystemExit(fuzz_program.run(file, found, obj, asked, fresh, as_json=as_json))
+    if inputs or map_ or variables or check or against or pcap or tests or limit is not None or size:
+        raise WrongUsage(
+            "--inputs, --map, --global, --check, --against, --pcap, --tests, --limit, --size go with FILE"
+        )
     if until is not None:
-        from ebpfjit.cli.fuzz_packets import seconds_of
+        from ebpfjit.cli.fuzz_program import seconds_of
 
         seconds = seconds_of(until)
     from ebpfjit.difftest.case import read_corpus

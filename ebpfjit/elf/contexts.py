@@ -129,14 +129,19 @@ def _layout_of_function(program: Program) -> Layout:
 
 def first_parameter(program: Program) -> tuple[Btf | None, int]:
     """Return a program's own types, and that of its function's first parameter; 0 for none that is known."""
+    own, parameters = parameters_of(program)
+    return own, (parameters[0] if parameters else 0)
+
+
+def parameters_of(program: Program) -> tuple[Btf | None, list[int]]:
+    """Return a program's own types, and those of its function's parameters, as far as they are known."""
     info = program.types
     functions = dict(info.functions) if info is not None else {}
     if info is None or not functions.get(0):
-        return None, 0
+        return None, []
     own = Btf(info.btf, f"program {program.name!r}: BTF")
     prototype = own.resolve(own.type(functions[0]).target)
-    parameters = prototype.parameters if prototype.kind is Kind.FUNC_PROTO else ()
-    return own, (parameters[0][1] if parameters else 0)
+    return own, [id for _, id in prototype.parameters] if prototype.kind is Kind.FUNC_PROTO else []
 
 
 def _layout(types: Btf, type_: Type, *, has_memory: bool = False, most: int = LARGEST) -> Layout:

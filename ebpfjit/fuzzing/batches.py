@@ -10,7 +10,8 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from ebpfjit.fuzzing.samples import Fields, Inputs, Sample
+from ebpfjit.fuzzing.contexts import Fields
+from ebpfjit.fuzzing.samples import Inputs, Sample
 
 ROWS = 1024
 ODD = (
@@ -41,14 +42,20 @@ ODD = (
 class Batch:
     """Packets in one buffer: `data` (a buffer), `offsets` and `lengths` (array("Q"), or numpy's).
 
-    All have the same `fields` of their contexts.
+    `fields` are those of their contexts, for each packet; empty: no packet has any.
     """
 
-    def __init__(self, data: Any, offsets: Any, lengths: Any, fields: Fields = ()) -> None:
+    def __init__(self, data: Any, offsets: Any, lengths: Any, fields: Sequence[Fields] = ()) -> None:
         self.data, self.offsets, self.lengths, self.fields = data, offsets, lengths, fields
 
     @classmethod
-    def of(cls, packets: Sequence[bytes], fields: Fields = ()) -> Batch:
+    def of(cls, samples: Sequence[Sample]) -> Batch:
+        """Return samples as a batch."""
+        fields = [each.fields for each in samples]
+        return cls.of_packets([each.data for each in samples], fields if any(fields) else ())
+
+    @classmethod
+    def of_packets(cls, packets: Sequence[bytes], fields: Sequence[Fields] = ()) -> Batch:
         """Return packets as a batch."""
         lengths = array("Q", map(len, packets))
         offsets, at = array("Q"), 0
@@ -64,7 +71,7 @@ class Batch:
         """Return the first packets, so many at most."""
         if count is None or count >= len(self):
             return self
-        return Batch(self.data, self.offsets[:count], self.lengths[:count], self.fields)
+        return Batch(self.data, self.offsets[:count], self.lengths[:count], self.fields[:count])
 
     def packet(self, index: int) -> bytes:
         """Return a packet."""
@@ -73,7 +80,7 @@ class Batch:
 
     def sample(self, index: int) -> Sample:
         """Return a packet with what it has beside it."""
-        return Sample(self.packet(index), self.fields)
+        return Sample(self.packet(index), self.fields[index] if self.fields else ())
 
 
 class Mutator:
@@ -96,7 +103,7 @@ class Mutator:
         """Return so many changed packets, each of one of the parents."""
         if self._numpy is None:
             fitting = self.inputs.fitting
-            return Batch.of([fitting(self._changed(self.rng.choice(parents))) for _ in range(rows)])
+            return Batch.of_packets([fitting(self._changed(self.rng.choice(parents))) for _ in range(rows)])
         return self._fast(parents, rows)
 
     def _fast(self, parents: Sequence[bytes], rows: int) -> Batch:

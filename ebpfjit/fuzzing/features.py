@@ -11,7 +11,7 @@ Feature = tuple[str, int]
 
 
 class Features:
-    """What may be new of a run, since this was made, each a pair.
+    """What may be new of a run, since this was made or begun anew, each a pair.
 
     ("segment", word)   instructions that are executed one after the other
     ("taken", slot)     the branch there goes this way; ("passed", slot): the other
@@ -19,9 +19,14 @@ class Features:
 
     def __init__(self, found: counters.Counters) -> None:
         self.found = found
-        self.before = list(found.words)
         self.shape = shape_of(found.program)
         self.branches = {pc: (segment, passed) for pc, segment, passed in self.shape.branches}
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from here on."""
+        self.before = list(self.found.words)
+        self.faults_before = dict(self.found.faults)
 
     def count(self, feature: Feature) -> int:
         """Return how often a feature was so."""
@@ -29,12 +34,23 @@ class Features:
         if what == "segment":
             return self.executed(place)
         segment, passed = self.branches[place]
-        return self.executed(passed) if what == "passed" else self.executed(segment) - self.executed(passed)
+        if what == "passed":
+            return self.executed(passed)
+        return self.executed(segment) - self.executed(passed) - self.ended_before(place)
 
     def executed(self, word: int) -> int:
         """Return what was added to a word."""
         added: int = self.found.words[word] - self.before[word]
         return added
+
+    def ended_before(self, branch: int) -> int:
+        """Return how many runs a fault ended in a branch's segment, before they came to it."""
+        words, before = self.shape.words, self.faults_before
+        return sum(
+            count - before.get(pc, 0)
+            for pc, count in self.found.faults.items()
+            if pc < branch and words.get(pc) == words[branch]
+        )
 
     def gone(self) -> set[Feature]:
         """Return the features of all runs."""
@@ -44,7 +60,8 @@ class Features:
             not_taken = executed(passed)
             if not_taken:
                 found.add(("passed", pc))
-            if executed(segment) > not_taken:
+            taken = executed(segment) - not_taken
+            if taken and taken > self.ended_before(pc):
                 found.add(("taken", pc))
         return found
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ebpfjit.errors import EbpfError, ExecutionError
 from ebpfjit.fuzzing.batches import Batch
+from ebpfjit.fuzzing.contexts import frozen
 from ebpfjit.fuzzing.finding import plain
 from ebpfjit.fuzzing.fuzz import Fuzzer, Shown, Shows
 from ebpfjit.fuzzing.samples import Sample
@@ -168,7 +169,7 @@ def _test_of(wanted: Wanted) -> Callable[[ExecutionError], bool]:
 
 def _sample(given: Seed) -> Sample:
     if isinstance(given, tuple):
-        return Sample(bytes(given[0]), tuple(sorted(given[1].items())))
+        return Sample(bytes(given[0]), tuple(sorted((name, frozen(each)) for name, each in given[1].items())))
     return Sample(bytes(given))
 
 

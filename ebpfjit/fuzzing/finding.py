@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from dataclasses import asdict, field
 from typing import Any
 
+from ebpfjit.fuzzing.contexts import without_metadata
 from ebpfjit.fuzzing.state import Held
 from ebpfjit.record import dataclass
+
+Entries = dict[str, list[tuple[bytes, Held]]]
+"""What maps hold, by name: keys and values."""
 
 
 @dataclass
@@ -19,22 +22,28 @@ class Finding:
     "fault"         the program goes wrong on a packet (a memory fault, a limit that is reached)
     "verdict"       a predicate does not hold
     "difference"    another version of the program has another verdict, or leaves another packet
+    "engines"       the interpreter and machine code do not do the same: a bug of this library
 
     `packets` lead there, the last of them shows it, with the fields of its context in `contexts` (none: no
-    packet has any); `maps` are what maps have to hold before, by name. `pc`
-    and `line` say where, where that is known. `count` is how often it was met.
+    packet has any). They are bytes of a struct, or memory, for a program that gets no packets: `frames` is
+    true where they are such. `maps` are entries that maps have to hold before, by name, and `cleared` those
+    maps that hold nothing else than these. `pc` and `line` say where, where that is known. `count` is how
+    often it was met, `limit` how many instructions a run may take.
     """
 
     kind: str
     text: str
     packets: list[bytes]
-    maps: dict[str, list[tuple[bytes, Held]]] = field(default_factory=dict)
+    maps: Entries = field(default_factory=dict)
     contexts: list[dict[str, Any]] = field(default_factory=list)
     pc: int | None = None
     line: str = ""
     fault: str = ""
     predicate: str = ""
     count: int = 1
+    cleared: list[str] = field(default_factory=list)
+    frames: bool = True
+    limit: int = 1_000_000
 
     @property
     def packet(self) -> bytes:
@@ -42,9 +51,14 @@ class Finding:
         return self.packets[-1]
 
     @property
+    def context(self) -> dict[str, Any]:
+        """Fields of its context."""
+        return self.contexts[-1] if self.contexts else {}
+
+    @property
     def scapy(self) -> str:
-        """The packet as scapy writes it, "" where scapy is not installed."""
-        return scapy_text(self.packet)
+        """The packet as scapy writes it, "" where scapy is not installed, or it is no packet."""
+        return scapy_text(without_metadata(self.packet, self.context)) if self.frames else ""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON has it, bytes in hex."""
@@ -54,57 +68,14 @@ class Finding:
         said["contexts"] = plain(self.contexts)
         return {**said, "packet": self.packet.hex(), "scapy": self.scapy}
 
-    def pytest(self, object_file: str, program: str, number: int = 1, against: str = "") -> str:
-        """Return a test that shows it, for a file of its own: it fails until the program is mended."""
-        name = re.sub(r"\W+", "_", f"{program}_{self.fault or self.kind}_{number}").lower()
-        lines = [f'"""Found by a fuzzer: {_one_line(self.text)}"""', "", "from ebpfjit import load", ""]
-        if self.scapy:
-            lines += [f"# {_one_line(self.scapy)}"]
-        lines += [f"PACKETS = {[each.hex() for each in self.packets]!r}"]
-        lines += [f"CONTEXTS = {self.contexts!r}"] if self.contexts else []
-        lines += ["", ""]
-        lines += [
-            f"def test_{name}():",
-            f"    obj = load({object_file!r})",
-            f"    program = obj.program({program!r})",
-        ]
-        if self.kind == "difference":
-            lines += [f"    other = load({against!r})", f"    old = other.program({program!r})"]
-        for holder in ("obj", "other") if self.kind == "difference" else ("obj",):
-            for map_name, entries in self.maps.items():
-                for key, value in entries:
-                    place = f"{holder}.maps[{map_name!r}]"
-                    lines += [f"    {place}[{_literal(key)}] = {_literal(value)}"]
-        runs = "packet"
-        if self.contexts:
-            runs = "packet, context=context or None"
-            lines += ["    for packet, context in zip(map(bytes.fromhex, PACKETS), CONTEXTS, strict=True):"]
-        else:
-            lines += ["    for packet in map(bytes.fromhex, PACKETS):"]
-        if self.kind == "difference":
-            lines += [
-                f"        new_result, old_result = program.run({runs}), old.run({runs})",
-                "        assert new_result.action == old_result.action",
-                "        assert new_result.data == old_result.data",
-            ]
-        elif self.kind == "verdict":
-            lines += [
-                f"        result = program.run({runs})",
-                f"        assert Predicate({self.predicate!r}).holds(",
-                "            {",
-                '                "action": result.action,',
-                '                "return_value": result.return_value,',
-                '                "packet": packet,',
-                '                "data": result.data,',
-                '                "maps": obj.maps,',
-                "            }",
-                "        )",
-            ]
-            lines.insert(3, "from ebpfjit.fuzzing import Predicate")
-        else:
-            limit = ", limit=1_000_000" if self.fault == "BudgetExhausted" else ""
-            lines += [f"        program.run({runs}{limit})  # raises {self.fault}: {_one_line(self.text)}"]
-        return "\n".join(lines) + "\n"
+    def pytest(self, object_file: str, program: str, number: int = 1, against: str = "", **how: Any) -> str:
+        """Return a test that shows it, as a file: it fails until the program is mended.
+
+        `against` is the file of the other version; `how` are fields of `written.Origin`.
+        """
+        from ebpfjit.fuzzing.written import Origin, pytest_file
+
+        return pytest_file([self], Origin(object_file, program, against, **how), number)
 
 
 def plain(value: Any) -> Any:
@@ -114,17 +85,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: plain(each) for name, each in value.items()}
     return [plain(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, bytes):
-        return f"bytes.fromhex({value.hex()!r})"
-    return f"[{', '.join(map(_literal, value))}]"
-
-
-def _one_line(text: str) -> str:
-    shown = " ".join(text.split())
-    return "".join(letter if letter.isprintable() else "?" for letter in shown).replace('"""', "'''")
 
 
 def scapy_text(packet: bytes) -> str:

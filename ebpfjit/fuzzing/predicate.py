@@ -1,12 +1,18 @@
 """What must hold of a run, as text that a user writes: `action != XDP_ABORTED and len(packet) > 13`.
 
-Comparisons, arithmetic, `and`, `or`, `not`, `in`, subscripts and `len`, over these names:
+Comparisons, arithmetic, `and`, `or`, `not`, `in`, subscripts and some functions, over these names:
 
     action          the verdict's name ("XDP_PASS"), None where it has none
     return_value    r0
     packet, data    the packet before and after the run, bytes
-    maps            the maps by name, as mappings: maps["counters"][0]
+    maps            the maps by name, values of their types: maps["counters"][0] (None: nothing is there)
+    globals         the variables by name: globals["drops"]
+    context         fields of the context after the run, by name
+    output, events  lines that were printed; what went to ring buffers: (map name, bytes)
     XDP_DROP, ...   names of verdicts
+
+len, sum, min, max, any, all, abs as in Python; keys(maps["m"]), values(maps["m"]); u8, u16, u32(packet, 12)
+are numbers of a packet in network order.
 """
 
 from __future__ import annotations
@@ -16,11 +22,43 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ebpfjit.errors import InputError
+from ebpfjit.errors import EbpfError, InputError
+from ebpfjit.fuzzing.contexts import without_metadata
+from ebpfjit.fuzzing.observed import state_of
+from ebpfjit.program import Program
 
-NAMES = ("action", "return_value", "packet", "data", "maps")
+NAMES = ("action", "return_value", "packet", "data", "maps", "globals", "context", "output", "events")
 CHEAP = frozenset({"action", "return_value"})
 """Names that a verdict alone tells."""
+OF_RESULT = frozenset({"data", "context", "output", "events"})
+OF_STATE = OF_RESULT | {"maps", "globals"}
+"""Names that mean something else after the next run."""
+
+
+def _network(size: int) -> Callable[[bytes, int], int]:
+    def number(data: bytes, offset: int) -> int:
+        if not 0 <= offset <= len(data) - size:
+            raise IndexError(f"no {size} bytes at {offset} of {len(data)}")
+        return int.from_bytes(data[offset : offset + size], "big")
+
+    return number
+
+
+_FUNCTIONS: Mapping[str, tuple[int, Callable[..., Any]]] = {
+    "len": (1, len),
+    "sum": (1, sum),
+    "min": (1, min),
+    "max": (1, max),
+    "any": (1, any),
+    "all": (1, all),
+    "abs": (1, abs),
+    "keys": (1, list),
+    "values": (1, lambda map_: list(map_.values())),
+    "u8": (2, _network(1)),
+    "u16": (2, _network(2)),
+    "u32": (2, _network(4)),
+}
+"""Functions by name: how many arguments, and what they do."""
 _BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -49,6 +87,10 @@ _UNARY: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
     ast.USub: operator.neg,
     ast.Invert: operator.invert,
 }
+_ERRORS = (
+    TypeError, ValueError, LookupError, ArithmeticError, RecursionError, MemoryError, AttributeError,
+    EbpfError,
+)  # fmt: skip
 MOST = 1000
 """Characters of a predicate."""
 
@@ -67,8 +109,19 @@ class Predicate:
         names: set[str] = set()
         for node in ast.walk(self._tree):
             self._check(node, names)
+        self.maps = frozenset(
+            node.slice.value
+            for node in ast.walk(self._tree)
+            if isinstance(node, ast.Subscript)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "maps"
+            and isinstance(node.slice, ast.Constant)
+            and isinstance(node.slice.value, str)
+        )
+        """Names of the maps that it is about."""
         self.is_cheap = names <= CHEAP
-        self.needs_state = bool(names & {"data", "maps"})
+        self.needs_state = bool(names & OF_STATE)
+        self.needs_result = bool(names & OF_RESULT)
 
     def _wrong(self, why: str, column: int | None) -> InputError:
         caret = "" if column is None else f"\n  {self.text.strip()}\n  {' ' * (column - 1)}^"
@@ -80,10 +133,11 @@ class Predicate:
         match node:
             case ast.Name(id=name) if name in NAMES:
                 names.add(name)
-            case ast.Name(id=name) if not (name.isupper() or name == "len"):
-                raise self._wrong(f"no name {name!r}; there are {', '.join(NAMES)}", column)
-            case ast.Call(func=ast.Name(id="len"), args=[_], keywords=[]):
-                pass
+            case ast.Name(id=name) if not (name.isupper() or name in _FUNCTIONS):
+                raise self._wrong(f"no name {name!r}; there are {', '.join((*NAMES, *_FUNCTIONS))}", column)
+            case ast.Call(func=ast.Name(id=name), args=given, keywords=[]) if name in _FUNCTIONS:
+                if len(given) != _FUNCTIONS[name][0] or any(isinstance(each, ast.Starred) for each in given):
+                    raise self._wrong(f"{name} takes {_FUNCTIONS[name][0]} of them", column)
             case ast.Constant(value=value) if not isinstance(value, int | str | bytes | None):
                 raise self._wrong(f"{value!r} is no number, text or bytes", column)
             case (
@@ -104,10 +158,21 @@ class Predicate:
         """Return whether it holds; `values` are by NAMES. Raises InputError where it cannot be told."""
         try:
             return bool(self._value(self._tree, values))
-        except (TypeError, ValueError, LookupError, ArithmeticError, RecursionError, MemoryError) as error:
+        except _ERRORS as error:
             raise InputError(
                 f"the predicate {self.text!r} cannot be told: {type(error).__name__}: {error}"
             ) from None
+
+    def of_result(
+        self, result: Any, packet: bytes, program: Program, context: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Return whether it holds of a run: its `Result`, what it was given, its program's maps as they are.
+
+        Raises InputError where it cannot be told.
+        """
+        told = {name: getattr(result, name) for name in ("action", "return_value", *OF_RESULT)}
+        packet = without_metadata(packet, context)
+        return self.holds({**told, "packet": packet, **state_of(program)})
 
     def _value(self, node: ast.expr | None, values: Mapping[str, Any]) -> Any:
         match node:
@@ -138,8 +203,8 @@ class Predicate:
                 return _UNARY[type(op)](self._value(operand, values))
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 return self._value(body if self._value(test, values) else orelse, values)
-            case ast.Call(args=[given]):
-                return len(self._value(given, values))
+            case ast.Call(func=ast.Name(id=name), args=given):
+                return _FUNCTIONS[name][1](*(self._value(each, values) for each in given))
             case ast.Subscript(value=of, slice=index):
                 return self._value(of, values)[self._value(index, values)]
             case ast.Slice(lower=lower, upper=upper, step=step):

@@ -11,7 +11,8 @@ from typing import Any
 from ebpfjit.engines import best_engine
 from ebpfjit.errors import ExecutionError, InputError
 from ebpfjit.fuzzing.batches import Batch
-from ebpfjit.fuzzing.samples import Fields, Sample
+from ebpfjit.fuzzing.observed import state_of
+from ebpfjit.fuzzing.samples import Sample
 from ebpfjit.fuzzing.state import Maps
 from ebpfjit.program import Program
 from ebpfjit.runner import Result
@@ -62,12 +63,16 @@ class Side:
             if self.engine == "jit":
                 made = self.program.compile(limit=limit, optimize=optimize, helpers=self.helpers)
                 self.compiled = made if inside(made).gate is not None else None
+        self.state = state_of(self.program)
+        """What predicates may read of its maps and variables."""
+        self.all_told = True
+        """Whether the faults of the last batch were told, all of them."""
         self.maps = Maps(self.program)
         self.start = self.maps.contents()
 
-    def rows(self, fields: Fields = ()) -> int:
-        """Return how many runs a batch has where contexts have these fields."""
-        return ROWS if self.compiled is not None and not fields else SLOW_ROWS
+    def rows(self, *, with_fields: bool = False) -> int:
+        """Return how many runs a batch has, where contexts are given fields or where they are not."""
+        return ROWS if self.compiled is not None and not with_fields else SLOW_ROWS
 
     def verdict(self, sample: Sample) -> int:
         """Return what a run returns; raises as `Program.run`."""
@@ -88,12 +93,14 @@ class Side:
 
     def verdicts(self, batch: Batch, faults: list[Any]) -> array[int]:
         """Run a batch; faults are added to the list, with their number. Where many fault, only some are."""
+        self.all_told = True
         if self.compiled is None or batch.fields:
             return array("Q", [self._one(batch.sample(index), index, faults) for index in range(len(batch))])
         first = self._part(batch, 0, FIRST_ROWS, faults)
         if len(batch) <= FIRST_ROWS:
             return first
         told = faults if len(faults) <= MOST_TOLD else None
+        self.all_told = told is not None
         count = len(faults)
         first += self._part(batch, FIRST_ROWS, len(batch), told)
         for fault in faults[count:]:

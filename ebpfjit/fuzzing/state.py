@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -18,7 +18,7 @@ from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 KEYED = frozenset(
     {MapType.HASH, MapType.LRU_HASH, MapType.LPM_TRIE, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH}
 )
-FLAT = frozenset({MapType.ARRAY})
+FLAT = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
 MOST_ENTRIES = 4096
 """Entries of an array that is put back; a larger one stays as runs leave it."""
 FILLED = 8
@@ -55,7 +55,12 @@ class Maps:
             for each in program.maps
             if each.definition.type in FLAT and each.definition.max_entries <= MOST_ENTRIES
         ]
-        self.variables = {id(each) for each in self.flat if each.is_frozen or each.definition.variables}
+        self.left = {id(each) for each in self.flat if each.is_frozen or each.definition.variables}
+        """Those that are not changed."""
+
+    def leave(self, names: Collection[str]) -> None:
+        """Change maps of these names no more: only runs do."""
+        self.left |= {id(each) for each in (*self.keyed, *self.flat) if each.definition.name in names}
 
     def __bool__(self) -> bool:
         return bool(self.keyed or self.flat)
@@ -100,7 +105,7 @@ class Maps:
         for or may ask for, nothing, as many as there is room for, or one of these for each of them. Values
         are of all kinds, those of arrays too.
         """
-        for map_ in self.keyed:
+        for map_ in (each for each in self.keyed if id(each) not in self.left):
             kind = _Change(number) if number < len(_Change) else rng.choice([*_Change, _Change.ASKED])
             if kind is _Change.NOTHING:
                 map_.clear()
@@ -111,7 +116,7 @@ class Maps:
             elif map_.definition.max_entries <= MOST_FILLED:
                 _fill(rng, map_)
         for map_ in self.flat:
-            if id(map_) not in self.variables and rng.random() < 0.3:
+            if id(map_) not in self.left and rng.random() < 0.3:
                 index = rng.randrange(min(map_.definition.max_entries, 16))
                 with contextlib.suppress(EbpfError):
                     map_[index.to_bytes(4, "little")] = _value(rng, map_.definition)

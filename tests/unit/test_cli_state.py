@@ -209,9 +209,8 @@ def test_fuzz_finds_the_way_to_a_fault(tmp_path: Path) -> None:
     source, corpus = tmp_path / "magic.s", tmp_path / "corpus"
     source.write_text(MAGIC)
     found = as_json("fuzz", source, "--inputs", 4000, "--corpus", corpus, status=1)
-    faults = {fault["pc"]: bytes.fromhex(fault["given"]) for fault in found["faults"]}
-    assert faults[6][:1] == b"\x42"
-    assert faults[6][4:8] == (0x12345678).to_bytes(4, "little")
+    faults = {each["pc"]: bytes.fromhex(each["packet"]) for each in found["findings"]}
+    assert faults[6] == b"\x42\0\0\0" + (0x12345678).to_bytes(4, "little")
     assert found["reached"] == found["instructions"]
     assert found["differences"] == []
     assert faults[6] in [path.read_bytes() for path in corpus.glob("*.bin")]

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from ebpfjit import InputError, MemoryFault, Program, load
 from ebpfjit.fuzzing import Predicate, Report, fuzz
 from ebpfjit.fuzzing.batches import Mutator
+from ebpfjit.fuzzing.engines import Engines
 from ebpfjit.fuzzing.samples import Inputs
 
 BUGS = Path(__file__).parents[2] / "examples" / "bugs"
@@ -136,11 +138,15 @@ def test_a_predicate_that_cannot_be_told_names_the_packet() -> None:
         fuzz(firewall(0), check="packet[5000] == 1", runs=10)
 
 
-def test_programs_without_packets_are_refused() -> None:
-    with pytest.raises(InputError, match="no packets"):
-        fuzz(Program.from_assembly("exit"), runs=1)
+def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match="other version"):
         fuzz(firewall(0), against=Program.from_assembly("r0 = 0\nexit", type="tc"), runs=1)
+    for type_, sizes, words in (("xdp", (10, 20), "from 14"), ("xdp", (60, 40), "60 to 40"),
+                                ("sock_ops", (8, 8), "sock_ops programs get")):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            fuzz(Program.from_assembly("r0 = 0\nexit", type=type_), runs=1, sizes=sizes)
+    with pytest.raises(ValueError, match="limit"):
+        fuzz(firewall(0), runs=1, limit=-1)
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -179,3 +185,164 @@ def test_the_command(tmp_path: Path) -> None:
         assert refused.returncode in (1, 2), wrong
         assert words in refused.stderr
         assert "Traceback" not in refused.stderr
+
+
+ADDRESS = """
+    r2 = *(u32 *)(r1 + 24)
+    r0 = 1
+    if r2 != 0x5000 goto out
+    r3 = *(u32 *)(r1 + 4)
+    r3 >>= 8
+    if r3 != 0x0100 goto out
+    r0 = *(u8 *)(r0 + 0)
+out:
+    exit
+"""
+SOCKET_OPTION = """
+    r2 = *(u64 *)(r1 + 8)
+    r3 = *(u64 *)(r1 + 16)
+    r0 = 1
+    r4 = r2
+    r4 += 4
+    if r4 > r3 goto out
+    r5 = *(u32 *)(r2 + 0)
+    if r5 != 0x1234567 goto out
+    r0 = *(u8 *)(r2 + 4)
+out:
+    exit
+"""
+SYSCTL = """
+    r2 = r10
+    r2 += -64
+    r3 = 64
+    r4 = 0
+    call 101
+    r3 = *(u8 *)(r10 - 64)
+    r0 = 1
+    if r3 != 0x7a goto out
+    r0 = *(u8 *)(r0 + 0)
+out:
+    exit
+"""
+MEMORY = """
+    r0 = *(u8 *)(r1 + 0)
+    if r0 != 0x42 goto out
+    r2 = *(u32 *)(r1 + 4)
+    if r2 != 0x12345678 goto out
+    r0 = *(u8 *)(r0 + 0)
+out:
+    exit
+"""
+
+
+@pytest.mark.parametrize(
+    ("type_", "text", "data", "context"),
+    [
+        ("cgroup_sock_addr", ADDRESS, bytes(5) + b"\0\1\0" + bytes(17) + b"\x50" + bytes(46), {}),
+        ("cgroup_sockopt", SOCKET_OPTION, bytes(40), {"optval": b"\x67\x45\x23\x01"}),
+        ("cgroup_sysctl", SYSCTL, bytes(8), None),
+        ("sk_msg", OF_A_MARK.replace("+ 8", "+ 20"), b"", {"remote_ip4": 1}),
+    ],
+)
+def test_contexts_are_given_what_leads_to_a_fault(
+    type_: str, text: str, data: bytes, context: dict[str, object] | None
+) -> None:
+    program = Program.from_assembly(text, type=type_)
+    report = fuzz(program, runs=6_000, progress=stop_at_the_first)
+    (finding,) = report.findings
+    assert finding.packet == data
+    assert finding.scapy == ""
+    assert report.refused == 0
+    if context is None:
+        assert finding.context["name"].startswith(b"z")
+    else:
+        assert finding.context == context
+    with pytest.raises(MemoryFault):
+        program.run(finding.packet, context=finding.context or None)
+
+
+def test_memory_of_some_sizes() -> None:
+    program = Program.from_assembly(MEMORY, name="reads")
+    report = fuzz(program, runs=8_000, sizes=(8, 40))
+    (finding,) = report.findings
+    assert (finding.pc, finding.packet) == (4, b"\x42\0\0\0\x78\x56\x34\x12")
+    assert {len(each) for each in report.kept} <= {*range(8, 41)}
+    shortest = fuzz(program, runs=3_000).findings[0]
+    assert (shortest.pc, shortest.packet) == (0, b"")
+    by_type = load(Path(__file__).parents[1] / "elf" / "columns.o").program("weigh")
+    assert fuzz(by_type, runs=500).findings == []  # its memory is the struct that it takes
+
+
+def test_a_file_of_several_findings(tmp_path: Path) -> None:
+    source, tests = tmp_path / "reads.s", tmp_path / "test_reads.py"
+    source.write_text(MEMORY)
+    found = command(source, "--inputs", 6_000, "--limit", 50, "--tests", tests)
+    assert (found.returncode, found.stderr) == (1, "")
+    names: dict[str, object] = {}
+    exec(compile(tests.read_text(), "a test", "exec"), names)
+    written = [each for name, each in names.items() if name.startswith("test_")]
+    assert len(written) == 3
+    places = set()
+    for test in written:
+        with pytest.raises(MemoryFault) as raised:
+            test()  # type: ignore[operator]
+        places.add(raised.value.pc)
+    assert places == {0, 2, 4}
+
+
+def test_engines_that_differ_are_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Engines._left
+
+    def left(self: Engines, engine: str, *given: Any) -> dict[str, Any]:
+        found = real(self, engine, *given)  # type: ignore[arg-type]
+        return found if engine == "interpreter" or given[-1][-1].data[14:15] < b"\x40" else {"result": 7}
+
+    monkeypatch.setattr(Engines, "_left", left)
+    monkeypatch.setattr(Engines, "_is_confirmed", lambda *_: True)
+    report = fuzz(firewall(0), runs=3_000, compare_engines=True)
+    (finding,) = report.findings
+    assert finding.kind == "engines"
+    assert "7 (jit)" in finding.text
+    assert finding.packet[:14] == bytes(14)
+    assert 'engine="jit"' in finding.pytest("x.o", "firewall").replace("'", '"')
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "check", "count"),
+    [
+        ("xdp_port_filter.o", "port_filter", 'maps["counters"][2]["packets"] < 3', 3),
+        ("configurable.o", "configurable", 'globals["dropped"] < 2', 2),
+        ("rate_limiter.o", "limit", 'sum(maps["totals"][0]) < 2 or len(maps["buckets"]) < 2', 2),
+    ],
+)
+def test_predicates_over_maps_and_variables(
+    file: str, name: str, check: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = PORT_FILTER.with_name(file)
+    report = fuzz(load(path).program(name), check=check, runs=30_000, progress=stop_at_the_first)
+    (finding,) = report.findings
+    assert (len(finding.packets), finding.maps, finding.cleared) == (count, {}, [])
+    names: dict[str, object] = {}
+    exec(compile(finding.pytest(str(path), name), "a test", "exec"), names)
+    (test,) = [each for each_name, each in names.items() if each_name.startswith("test_")]
+    with pytest.raises(AssertionError):
+        test()  # type: ignore[operator]
+
+
+def test_maps_that_have_to_be_empty_are_made_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    obj = load(PORT_FILTER)
+    obj.maps["blocked"][0] = 1
+    udp = "len(packet) > 41 and u16(packet, 12) == 0x800 and u8(packet, 14) == 0x45 and u8(packet, 23) == 17"
+    check = f"not ({udp} and u16(packet, 36) == u16(packet, 20) & 0x3fff == 0 and action == XDP_PASS)"
+    packet = bytes(12) + b"\x08\0\x45" + bytes(8) + b"\x11" + bytes(30)
+    program = obj.program("port_filter")
+    report = fuzz(program, check=check, packets=[packet], runs=100_000, progress=stop_at_the_first)
+    (finding,) = report.findings
+    assert (finding.cleared, finding.maps) == (["blocked"], {})
+    text = finding.pytest("filter.o", "port_filter", before={"blocked": [(bytes(2), bytes([1, 0, 0, 0]))]})
+    assert text.index(".clear()") > text.index("bytes.fromhex('01")
+    names: dict[str, object] = {}
+    monkeypatch.setattr("ebpfjit.load", lambda path: obj)
+    exec(compile(finding.pytest("filter.o", "port_filter"), "a test", "exec"), names)
+    with pytest.raises(AssertionError):
+        names["test_port_filter_verdict_1"]()  # type: ignore[operator]
