@@ -8,7 +8,7 @@ import secrets
 import struct
 import sys
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import BinaryIO
@@ -31,6 +31,17 @@ _INTERFACE = struct.Struct("<IIHHIHHB3xII")
 """An interface: its link type, all bytes of packets kept, times of 10**-9 seconds."""
 
 
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Have errors of the system say which file it was, by the name that it is to have."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, path) from None
+
+
 class Writer:
     """A capture that is written batch by batch; "-" is the standard output.
 
@@ -51,15 +62,21 @@ class Writer:
         self.written = 0
         self._unfinished = ""
         self._interfaces: dict[int, int] | None = {} if self.path.endswith(".pcapng") else None
+        self._file: BinaryIO = sys.stdout.buffer
+        with naming(self.path):
+            self._begin()
+
+    def _begin(self) -> None:
+        """Open the file, and write what comes first."""
         if self.path == "-":
-            self._file: BinaryIO = sys.stdout.buffer
+            pass
         elif os.path.exists(self.path) and not os.path.isfile(self.path):
             self._file = open(self.path, "wb")  # noqa: SIM115 - a pipe, or a device: nothing is to be kept
         else:
             self._unfinished = f"{self.path}.{secrets.token_hex(4)}.unfinished"
             self._file = open(self._unfinished, "xb")  # noqa: SIM115 - __exit__ closes it
         if self._interfaces is None:
-            self._file.write(_HEADER.pack(_MAGIC, 2, 4, 0, 0, LARGEST_PACKET, link_type))
+            self._file.write(_HEADER.pack(_MAGIC, 2, 4, 0, 0, LARGEST_PACKET, self.link_type))
         else:
             self._file.write(_SECTION)
 
@@ -77,10 +94,11 @@ class Writer:
             count -= chosen.count(0)
         if not count:
             return 0
-        records = self._records(batch.link_type)
-        for start in range(0, len(batch), AT_ONCE):
-            part = None if chosen is None else chosen[start : start + AT_ONCE]
-            self._file.write(records(batch.slice(start, start + AT_ONCE), part))
+        with naming(self.path):
+            records = self._records(batch.link_type)
+            for start in range(0, len(batch), AT_ONCE):
+                part = None if chosen is None else chosen[start : start + AT_ONCE]
+                self._file.write(records(batch.slice(start, start + AT_ONCE), part))
         self.written += count
         return count
 
@@ -123,9 +141,10 @@ class Writer:
             self._file.flush()
             return
         try:
-            self._file.close()  # where the disk is full that is said here
-            if error is None and self._unfinished:
-                os.replace(self._unfinished, self.path)
+            with naming(self.path):
+                self._file.close()  # where the disk is full that is said here
+                if error is None and self._unfinished:
+                    os.replace(self._unfinished, self.path)
         finally:
             if self._unfinished:
                 with contextlib.suppress(FileNotFoundError):

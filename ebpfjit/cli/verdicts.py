@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from ebpfjit.capture import Batch
+from ebpfjit.capture.writer import naming
 from ebpfjit.cli.files import FileError
 
 COLUMNS = ("packet", "timestamp", "length", "verdict")
@@ -27,12 +28,14 @@ class Table:
         if suffix not in _WRITERS:
             raise FileError(f"{path}: a table of verdicts is a file whose name ends in {', '.join(_WRITERS)}")
         self.path, self._unfinished = path, f"{path}.{secrets.token_hex(4)}.unfinished"
-        self._add, self._close = _WRITERS[suffix](self._unfinished)
+        with naming(path):
+            self._add, self._close = _WRITERS[suffix](self._unfinished)
 
     def add(self, batch: Batch, verdicts: Sequence[str]) -> None:
         """Add what became of the packets of a batch."""
         numbers = range(batch.first + 1, batch.first + 1 + len(batch))
-        self._add(zip(numbers, batch.timestamps, batch.lengths, verdicts, strict=True))
+        with naming(self.path):
+            self._add(zip(numbers, batch.timestamps, batch.lengths, verdicts, strict=True))
 
     def __enter__(self) -> Table:
         return self
@@ -41,9 +44,10 @@ class Table:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._close()  # where the disk is full that is said here
-            if error is None:
-                os.replace(self._unfinished, self.path)
+            with naming(self.path):
+                self._close()  # where the disk is full that is said here
+                if error is None:
+                    os.replace(self._unfinished, self.path)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._unfinished)
@@ -76,14 +80,19 @@ def _parquet(path: str) -> Made:
         raise FileError(f"{path}: Parquet needs pyarrow: pip install 'ebpfjit[arrow]'") from None
     types = (pa.uint64(), pa.timestamp("ns"), pa.uint32(), pa.dictionary(pa.int32(), pa.string()))
     schema: Any = pa.schema(list(zip(COLUMNS, types, strict=True)))
-    writer: Any = pq.ParquetWriter(path, schema)
+    file = open(path, "xb")  # noqa: SIM115 - closed with the table
+    writer: Any = pq.ParquetWriter(file, schema)
 
     def add(rows: Rows) -> None:
         columns = list(zip(*rows, strict=True)) or [(), (), (), ()]
         arrays = [pa.array(column, type_) for column, type_ in zip(columns, types, strict=True)]
         writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
-    return add, writer.close
+    def close() -> None:
+        with file:
+            writer.close()
+
+    return add, close
 
 
 _WRITERS: dict[str, Callable[[str], Made]] = {".csv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}

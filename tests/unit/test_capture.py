@@ -24,6 +24,7 @@ from ebpfjit import CaptureError, JitUnavailable, Program, capture
 from ebpfjit.assembler import assemble
 from ebpfjit.capture import formats, routine, windows
 from ebpfjit.capture.tally import Tally
+from ebpfjit.cli.verdicts import Table
 from ebpfjit.vm import EbpfVmMbuff
 from tests.support import captures
 from tests.support.captures import Capture
@@ -362,8 +363,14 @@ def test_nothing_is_replaced_before_its_successor_is_whole(tmp_path: Path) -> No
         write([1, 0], link_type=101)
     assert path.read_bytes() == b"what was there"
     assert os.listdir(tmp_path) == ["out.pcap"]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"no folder/x'$"):
         capture.Writer(tmp_path / "no folder" / "x")
+    full = "/dev/full"
+    with pytest.raises(OSError, match=f"No space left on device: '{full}'"), capture.Writer(full) as writer:
+        writer.add(b"1", 0)
+    for name in ("a.csv", "a.jsonl", "a.parquet"):
+        with pytest.raises(FileNotFoundError, match=f"no folder/{name}'$"):
+            Table(str(tmp_path / "no folder" / name))
     with pytest.raises(ValueError, match="a link type is a number from 0 to 65535, not -1"):
         capture.Writer(tmp_path / "x", link_type=-1)
     with pytest.raises(ValueError, match="a packet of 16777217 bytes"), capture.Writer(path) as writer:

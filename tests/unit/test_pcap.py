@@ -294,7 +294,7 @@ def test_streams_and_disks_that_take_nothing(capture: Path, drop_udp: Path, tmp_
     )
     ways = ["run", drop_udp, "--type", "tc", "--pcap", capture, "--verdicts", tmp_path / "v.csv"]
     run = subprocess.run([sys.executable, "-c", source, *ways], capture_output=True, text=True, check=False)
-    assert (run.returncode, run.stderr) == (1, "ebpfjit: File too large\n")
+    assert (run.returncode, run.stderr) == (1, f"ebpfjit: {tmp_path / 'v.csv'}: File too large\n")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("v.")]
     for command, says in (
         (f"run {drop_udp} --type tc --pcap - <&-", "ebpfjit: <stdin>: not a capture"),
