@@ -126,6 +126,8 @@ class Comparison:
         """True where a frame of the newer state is among those that the older one stands for."""
         if old.start != new.start or old.call != new.call or old.callback != new.callback:
             return False
+        if old.rounds > new.rounds:  # it may be called more often than the older one was followed
+            return False
         for number in range(10):
             if live >> number & 1 and not self.value(old.registers[number], new.registers[number]):
                 return False

@@ -27,10 +27,11 @@ class Frame:
 
     `registers` are r0 to r10. `stack` has a cell for each eight bytes that were written, by their number: -1
     are the bytes from r10 - 8 on. `start` is the slot where the function starts, `call` the slot of its call.
-    `callback` is said of a function that a helper calls.
+    `callback` is said of a function that a helper calls. `rounds` is how often the helper that is called from
+    here has called one.
     """
 
-    __slots__ = ("call", "callback", "registers", "stack", "start")
+    __slots__ = ("call", "callback", "registers", "rounds", "stack", "start")
 
     def __init__(
         self,
@@ -39,8 +40,10 @@ class Frame:
         registers: list[Value],
         stack: dict[int, Cell] | None = None,
         callback: Callback | None = None,
+        rounds: int = 0,
     ) -> None:
         self.start = start
+        self.rounds = rounds
         self.call = call
         self.registers = registers
         self.stack = {} if stack is None else stack
@@ -48,7 +51,9 @@ class Frame:
 
     def copy(self) -> Frame:
         """Return a frame that can be changed by itself."""
-        return Frame(self.start, self.call, self.registers.copy(), self.stack.copy(), self.callback)
+        return Frame(
+            self.start, self.call, self.registers.copy(), self.stack.copy(), self.callback, self.rounds
+        )
 
 
 class Step:

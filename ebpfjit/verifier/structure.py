@@ -31,6 +31,11 @@ def errors(program: Program) -> Iterator[Error]:
         if insn.pc not in reached and function in linked:
             yield insn.pc, "structure", f"unreachable insn {insn.pc}", "no run comes here: leave it out"
             break
+    for insn in program.instructions:
+        if insn.next_pc in linked and insn.row is not None and insn.row.kind not in (Kind.EXIT, Kind.JUMP):
+            behind = program.functions[insn.next_pc]
+            said = f"last insn is not an exit or jmp: a run goes on from insn {insn.pc} into {behind}()"
+            yield insn.pc, "structure", said, "a function ends with exit, or a jump inside of it"
     ends = _ending(program)
     for insn in program.instructions:
         if insn.pc in reached and insn.pc not in ends:

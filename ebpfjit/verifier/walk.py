@@ -50,10 +50,18 @@ _MOST_POINTS = 64
 _MOST_MISSES = 3
 """How often a kept state is compared in vain, for each time that it covers one, before it goes (Linux)."""
 
+_ROUNDS = 64
+"""The same of a state at which rounds begin that are walked still."""
+
 _PATIENCE = 20_000
 """Instructions that are walked behind an error to find another one: the verdict does not change any more."""
 
 _CALLED_BACK = frozenset({"bpf_loop", "bpf_for_each_map_elem", "bpf_user_ringbuf_drain", "bpf_find_vma"})
+
+
+def _patience(point: Point, is_looping: bool) -> int:
+    """Return how often a kept state may cover nothing, for each time that it did (is_state_visited)."""
+    return _ROUNDS if is_looping and point.branches > 0 else _MOST_MISSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +249,7 @@ class Walk:
                     self.note(state, raise_)
                     return True
                 continue
-            if is_before and not state.rounds:
+            if is_before and point.state.rounds == state.rounds:
                 continue
             exact = is_before or not point.is_done
             if pruning.covers(point, state, live, exact=exact, privileged=privileged):
@@ -251,17 +259,25 @@ class Walk:
                 pruning.say_what_matters(point, state, live)
                 return True
             point.misses += 1
-        if is_looping and state.rounds:
-            before = next((each for each in reversed(points) if each.branches > 0), None)
-            if before is not None and len(before.state.frames) == len(state.frames):
-                pruning.widen(before.state, state)
         if is_looping or state.since >= _KEPT_APART:
-            points[:] = [each for each in points if each.misses <= _MOST_MISSES * (each.hits + 1)]
+            points[:] = [
+                each for each in points if each.misses <= _patience(each, is_looping) * (each.hits + 1)
+            ]
             points.append(keep(state))
             self.kept += 1
             if len(points) > _MOST_POINTS:
                 self._drop(points)
         return False
+
+    def widened(self, state: State, point: Point | None, pc: int) -> None:
+        """Forget numbers of a state that changed since it came to a slot the last time, from `point` back."""
+        where = [(frame.start, frame.call) for frame in state.frames]
+        while point is not None:
+            old = point.state
+            if old.pc == pc and [(frame.start, frame.call) for frame in old.frames] == where:
+                pruning.widen(old, state)
+                return
+            point = point.before
 
     def _goes_round(self, point: Point, state: State, live: list[int]) -> bool:
         return point.state.rounds == state.rounds and pruning.is_same(point, state, live)
@@ -308,11 +324,12 @@ class Walk:
             rounds = frame.registers[1]
             if isinstance(rounds, Scalar):
                 mark_precise(rounds)
-                if rounds.number.umax <= state.rounds:
-                    state.rounds = 0
+                if rounds.number.umax <= frame.rounds:
+                    frame.rounds = 0
                     return
         other = self.fork(state, insn.pc)
         other.rounds += 1
+        other.frame.rounds += 1
         if is_async:
             other.references, other.lock, other.sections = (), None, ()
             other.frames = []
@@ -320,7 +337,7 @@ class Walk:
             other.frames[0].registers[FRAME_POINTER] = Pointer("stack", 0)
         else:
             self.enter(other, given.function, insn.pc, arguments, Callback(name, insn.pc, results))
-        state.rounds = 0
+        frame.rounds = 0
 
     def leave(self, state: State, insn: Instruction) -> None:
         """Walk on behind the call of a function that a tail call ends: it returns whatever the program called
@@ -541,8 +558,8 @@ def _atomic(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
     if isinstance(value, Pointer) and not walk.setting.privileged:
         raise Refused("leak", f"R{insn.src_reg} leaks addr into mem")
     _ordered(insn.dst_reg, base, insn.offset, row)
-    if isinstance(base, Pointer) and base.kind == "stack" and isinstance(value, Pointer):
-        value = unknown()
+    if isinstance(base, Pointer) and base.kind == "stack" and base.var is not None:
+        raise Refused("memory", f"variable offset stack pointer R{insn.dst_reg} in an atomic operation")
     loaded = memory.load(walk.setting, state, insn.dst_reg, base, insn.offset, row.size)
     if isinstance(loaded, Pointer) and not walk.setting.privileged:
         raise Refused("leak", f"R{insn.dst_reg} leaks addr into mem")
@@ -602,11 +619,14 @@ def _branch(walk: Walk, state: State, insn: Instruction, row: Row) -> int | None
 def _may_goto(walk: Walk, state: State, insn: Instruction, row: Row) -> int | None:
     target = insn.target
     assert target is not None
-    other = walk.fork(state, target)
-    other.way = Step(state.way, insn.pc, True)
-    state.way = Step(state.way, insn.pc, False)
-    state.rounds += 1
-    return None
+    # What follows the loop is walked first: what matters there is not forgotten from round to round.
+    other = walk.fork(state, insn.next_pc)
+    other.way = Step(state.way, insn.pc, False)
+    other.rounds += 1
+    if state.point is not None:
+        walk.widened(other, state.point.before, insn.pc)
+    state.way = Step(state.way, insn.pc, True)
+    return target
 
 
 def _helper(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
@@ -659,6 +679,7 @@ def _exit(walk: Walk, state: State, insn: Instruction, row: Row) -> int:
     state.way = Step(state.way, insn.pc, None)
     if frame.callback is not None:
         _in_range(result, frame.callback.results, "callback")
+        walk.widened(state, state.point, frame.call)
         return frame.call  # it may be called once more
     caller.registers[0] = result
     for number in range(1, 6):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from ebpfjit.difftest.verdicts.pieces import piece
 from ebpfjit.difftest.verdicts.writer import DATA, FIELDS, LETTERS, PACKETS, VALUES, Writer
 
-_SKB = ("tc", "socket_filter", "cgroup_skb")
+_SKB = ("tc", "socket_filter", "cgroup_skb", "sk_skb", "lwt_xmit")
+_LOCKING = ("xdp", "tc", "cgroup_skb", "sk_skb", "lwt_xmit", "sk_lookup", "cgroup_sockopt", "sock_ops")
+"""Types whose programs may use maps with locks and timers."""
 
 
 # -- helpers with memory and a size ------------------------------------------------------------------
@@ -66,7 +68,10 @@ def checksums(w: Writer) -> None:
 @piece(weight=3)
 def events(w: Writer) -> None:
     """bpf_perf_event_output and bpf_ringbuf_output."""
-    memory = w.memory("r7", ("stack", "map", "direct", *(("packet",) if w.type in ("xdp", "tc") else ())))
+    memory = w.memory(
+        "r7",
+        ("stack", "map", "direct", *(("packet",) if w.type in ("xdp", "tc", "lwt_xmit", "sk_skb") else ())),
+    )
     if w.chance(0.5):
         w.say(f"r8 = {w.near(memory.size)}")
     else:
@@ -240,7 +245,7 @@ def own_socket(w: Writer) -> None:
 @piece(weight=3)
 def locks(w: Writer) -> None:
     """Spin locks: taken and given back, on all ways or not, with calls or exits between."""
-    if w.type == "socket_filter" and not w.oops():
+    if w.type not in _LOCKING and not w.oops():
         return
     name = w.pick(("locked", "locked_hash"))
     w.key(name, 4)
@@ -270,7 +275,7 @@ def locks(w: Writer) -> None:
 @piece(weight=1)
 def timers(w: Writer) -> None:
     """A timer, set up with a callback."""
-    if w.type == "socket_filter" and not w.oops():
+    if w.type not in _LOCKING and not w.oops():
         return
     callback = w.function(
         "f_timer", f"r0 = *(u64 *)(r3 + {w.near(16)}); r0 = {w.pick((0, 0, 0, 1 if w.oops() else 0))}; exit"

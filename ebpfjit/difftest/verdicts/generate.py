@@ -9,26 +9,49 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from ebpfjit.difftest.verdicts import calls, mutate
+from ebpfjit.difftest.verdicts import calls, mutate, ways
 from ebpfjit.difftest.verdicts.pieces import PIECES
 from ebpfjit.difftest.verdicts.sample import Sample
-from ebpfjit.difftest.verdicts.writer import TYPES, Writer
+from ebpfjit.difftest.verdicts.writer import FIRST, TYPES, Writer
 
 assert calls  # its pieces are in PIECES now
+assert ways
 
-SECTIONS = {"xdp": "xdp", "tc": "tc", "socket_filter": "socket", "cgroup_skb": "cgroup_skb/ingress"}
+SECTIONS = {
+    "xdp": "xdp",
+    "tc": "tc",
+    "socket_filter": "socket",
+    "cgroup_skb": "cgroup_skb/ingress",
+    "sk_skb": "sk_skb/stream_verdict",
+    "lwt_xmit": "lwt_xmit",
+    "kprobe": "kprobe/vfs_read",
+    "tracepoint": "tracepoint/syscalls/sys_enter_read",
+    "raw_tracepoint": "raw_tracepoint/sched_switch",
+    "perf_event": "perf_event",
+    "cgroup_sock_addr": "cgroup/connect4",
+    "cgroup_device": "cgroup/dev",
+    "cgroup_sysctl": "cgroup/sysctl",
+    "cgroup_sockopt": "cgroup/getsockopt",
+    "sock_ops": "sockops",
+    "sk_lookup": "sk_lookup",
+    "sk_msg": "sk_msg",
+    "sk_reuseport": "sk_reuseport",
+}
 """What programs are attached to, by type: fields and results depend on it."""
 
+FIRST_SHARE = 0.6
+"""The share of programs of the types that come first; the others are of all types."""
 MOST_PIECES = 4
 WRONG = (0.0, 0.0, 0.0, 0.04, 0.15)
 """How often each choice is wrong, of one program or another."""
+_ANY_RESULT = ("xdp", "tc", "socket_filter")
 MUTATED = 0.3
 """The share of programs that are changed in one place or two."""
 
 
 def text(rng: random.Random) -> tuple[str, str]:
     """Return a type and the text of a random program of it."""
-    type_ = rng.choice(TYPES)
+    type_ = rng.choice(FIRST if rng.random() < FIRST_SHARE else TYPES)
     w = Writer(rng, type_, rng.choice(WRONG))
     w.say("r6 = r1")
     known = [(function, weight) for function, types, weight in PIECES.values() if type_ in types]
@@ -38,7 +61,7 @@ def text(rng: random.Random) -> tuple[str, str]:
         write(w)
         if w.skip != "out":
             w.say(f"{w.skip}:")
-    result = rng.choice((0, 1)) if type_ == "cgroup_skb" else rng.choice((0, 1, 2))
+    result = rng.choice((0, 1, 2) if type_ in _ANY_RESULT and rng.random() < 0.9 else (0, 1))
     w.say(f"out: r0 = {result}; exit")
     return type_, "\n".join([*w.lines, *w.functions, ""])
 

@@ -121,6 +121,8 @@ def packet_moved(w: Writer) -> None:
         "xdp": w.pick(("r1 = r6; r2 = 0; call 44", "r1 = r6; r2 = -4; call 65", "r1 = r6; r2 = -8; call 54")),
         "tc": w.pick(("r1 = r6; r2 = 60; call 39", "r1 = r6; r2 = 8; r3 = 0; call 18", "r1 = r6; r2 = 60; r3 = 0; call 38")),
         "cgroup_skb": "r1 = r6; call 46",
+        "sk_skb": w.pick(("r1 = r6; r2 = 60; call 39", "r1 = r6; r2 = 60; r3 = 0; call 38")),
+        "lwt_xmit": w.pick(("r1 = r6; r2 = 60; call 39", "r1 = r6; r2 = 8; r3 = 0; call 43")),
     }[w.type])  # fmt: skip
     if not w.oops():
         memory = w.packet("r7")
@@ -571,7 +573,12 @@ def atomics(w: Writer) -> None:
 
 # -- contexts ----------------------------------------------------------------------------------------
 
-_SIZES_OF = {"xdp": 24, "tc": 192, "socket_filter": 192, "cgroup_skb": 192}
+_SIZES_OF = {
+    "xdp": 24, "kprobe": 176, "tracepoint": 80, "raw_tracepoint": 104, "perf_event": 192, "cgroup_sock_addr": 80,
+    "cgroup_device": 16, "cgroup_sysctl": 16, "cgroup_sockopt": 48, "sock_ops": 240, "sk_lookup": 80,
+    "sk_msg": 88, "sk_reuseport": 64,
+}  # fmt: skip
+"""Bytes of contexts, or some more; struct __sk_buff has 192."""
 
 
 @piece(weight=4)
@@ -583,12 +590,12 @@ def context_fields(w: Writer) -> None:
             size = w.pick(SIZES)
     else:
         size = w.pick((4, 4, 4, 1, 2, 8))
-        offset = w.rng.randrange(_SIZES_OF[w.type] // size) * size
+        offset = w.rng.randrange(_SIZES_OF.get(w.type, 192) // size) * size
         offset = w.near(offset)
     letters, place = LETTERS[size], f"(r6 {'+' if offset >= 0 else '-'} {abs(offset)})"
     if w.chance(0.6):
         w.say(f"r0 = *({letters} *){place}")
-    elif w.chance(0.6) and w.type != "xdp":
+    elif w.chance(0.6) and w.type not in _SIZES_OF:
         offset = w.pick((8, 48, 52, 56, 60, 64, 32, 44, 72, 152))
         w.say(f"r1 = 5; *(u{64 if offset == 152 else 32} *)(r6 + {offset}) = r1")
     else:

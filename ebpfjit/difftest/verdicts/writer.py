@@ -19,6 +19,20 @@ FIELDS: Mapping[str, tuple[int, ...]] = {
     "tc": (0, 4, 8, 12, 16, 20, 48, 68, 72),
     "socket_filter": (0, 4, 8, 12, 16, 20, 48, 68),
     "cgroup_skb": (0, 4, 8, 12, 16, 20, 48, 68),
+    "sk_skb": (0, 32),
+    "lwt_xmit": (0, 4, 8, 12, 48),
+    "kprobe": (0, 8, 112),
+    "tracepoint": (8, 16, 64),
+    "raw_tracepoint": (0, 8),
+    "perf_event": (168, 176),
+    "cgroup_sock_addr": (4, 24, 28, 32, 36),
+    "cgroup_device": (0, 4, 8),
+    "cgroup_sysctl": (0, 4),
+    "cgroup_sockopt": (24, 28, 32),
+    "sock_ops": (0, 20, 24),
+    "sk_lookup": (8, 12, 16),
+    "sk_msg": (16, 20),
+    "sk_reuseport": (16, 20, 24, 32),
 }
 """Offsets of 4-byte numbers in the contexts that programs may load, by type."""
 
@@ -27,12 +41,16 @@ DATA: Mapping[str, tuple[int, int, int]] = {
     "tc": (76, 80, 140),
     "cgroup_skb": (76, 80, 140),
     "socket_filter": (76, 80, 140),
+    "sk_skb": (76, 80, 140),
+    "lwt_xmit": (76, 80, 140),
 }
 """Offsets of data, data_end and data_meta."""
 
-PACKETS = ("xdp", "tc", "cgroup_skb")
+PACKETS = ("xdp", "tc", "cgroup_skb", "sk_skb", "lwt_xmit")
 """Types whose programs may load the packet's bytes through data."""
-TYPES = ("xdp", "tc", "socket_filter", "cgroup_skb")
+FIRST = ("xdp", "tc", "socket_filter", "cgroup_skb")
+"""The types that most of the programs have."""
+TYPES = tuple(FIELDS)
 
 LETTERS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 SIZES = (1, 2, 4, 8)
