@@ -51,7 +51,7 @@ def check(
     Each has the release that Linux has it since, and the line that needs it. With --kernel only what that
     kernel lacks is shown, and what would help; an object is looked at with that kernel's types where they are
     at hand. The exit status is 1 where a kernel lacks something, or is not known to have it, and with
-    --verify where a program is not accepted.
+    --verify where a program is not accepted, or its object lacks what it needs.
     """
     from ebpfjit.compatibility.report import of_programs
     from ebpfjit.compatibility.target import find_kernel
@@ -71,7 +71,10 @@ def check(
     else:
         shown = [str(report)] if target is None else [_against(part, target) for part in report.parts]
         print("\n\n".join(text for text in (*shown, *map(str, verdicts.values())) if text))
-    if missing or any(verdict.status != "accepted" for verdict in verdicts.values()):
+    is_safe = all(
+        verdict.status == "accepted" and not found[name].refusals for name, verdict in verdicts.items()
+    )
+    if missing or not is_safe:
         raise SystemExit(1)
 
 

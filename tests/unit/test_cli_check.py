@@ -100,6 +100,11 @@ def test_verify_decides_too(check, tmp_path: Path) -> None:
     assert check(text, "--type", "xdp")[0] == 0
 
 
+def test_code_that_is_safe_is_not_all_where_its_object_lacks_something(check) -> None:
+    status, out, _ = check(OBJECTS / "externs.o", "--program", "configured", "--verify")
+    assert (status, "configured: accepted" in out, "has no value" in out) == (1, True, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

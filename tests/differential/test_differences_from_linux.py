@@ -1,0 +1,123 @@
+"""What docs/differences.md says of programs that Linux takes otherwise than we do: an example of each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ebpfjit import EbpfError, Program, load
+from ebpfjit.assembler import assemble
+from ebpfjit.difftest.verdicts import texts
+from ebpfjit.kernel import KernelUnavailable, KernelVerifierError, load_program, unavailable_reason
+from tests.support.whole import WHOLE
+
+ROOT = Path(__file__).resolve().parents[2]
+OBJECTS = ROOT / "tests" / "elf"
+DOCS = (ROOT / "docs" / "differences.md").read_text()
+needs_kernel = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
+
+
+def in_linux(program: Program) -> str:
+    """Return "accepted", or why Linux refuses a program."""
+    try:
+        load_program(program)
+    except KernelUnavailable:
+        raise
+    except EbpfError as error:
+        return error.log if isinstance(error, KernelVerifierError) and error.log else str(error)
+    return "accepted"
+
+
+# -- What the verifier refuses, though the RFC defines it ------------------------------------------
+
+#  Linux's words, what runs here without a type, on 64 bytes, and what it gives
+DEFINED = (
+    ("div by zero", "r0 = 7; r0 /= 0; exit", 0),
+    ("invalid shift 64", "r0 = 7; r0 <<= 64; exit", 7),
+    ("invalid shift -1", "r0 = 1; r0 <<= -1; exit", 1 << 63),
+    ("misaligned stack access", "r0 = 5; *(u64 *)(r10 - 12) = r0; exit", 5),
+    ("unreachable insn", "r0 = 3; exit; r0 = 1; exit", 3),
+    ("R1 !read_ok", "r0 = 0; call f; r0 = r1; r0 -= r1; exit; f: r1 = 2; exit", 0),
+    ("R6 !read_ok", "r6 = 2; call f; exit; f: r0 = r6; exit", 2),
+    ("pointer arithmetic with *= operator prohibited", "r1 *= 2; r0 = 4; exit", 4),
+    (
+        "R2 invalid mem access 'scalar'",
+        "w2 = w1; r2 = 4096; if r1 == 0 goto +1; r2 = r1; r0 = *(u8 *)(r2 + 1); exit",
+        1,
+    ),
+    (
+        "frames is too deep",
+        "r1 = 3; call f; exit; f: r0 = 9; r1 -= 1; if r1 == 0 goto +1; call f; exit",
+        9,
+    ),
+    ("unknown opcode 8d", "r2 = subprog[f]; callx r2; exit; f: r0 = 8; exit", 8),
+)
+
+
+@pytest.mark.parametrize(("words", "text", "result"), DEFINED, ids=[row[0] for row in DEFINED])
+def test_what_the_verifier_refuses_runs_here(words: str, text: str, result: int) -> None:
+    code = assemble(text.replace("; ", "\n"))
+    assert Program(code).run(bytes(range(64)), engine="interpreter").return_value == result
+    program = Program(code, type="socket_filter")
+    assert program.verify(seconds=0).status == "refused", "our verdict is Linux's"
+    if unavailable_reason() is None:
+        assert words in in_linux(program)
+
+
+# -- What program.verify() says otherwise than Linux ------------------------------------------------
+
+
+def test_texts_with_another_verdict_are_in_the_docs() -> None:
+    """Each is named under the class that its reason begins with; tests/verifier holds both verdicts to it."""
+    section = DOCS.partition("## Verdicts")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| .*?\| `(\w+)\.txt`", section, re.MULTILINE)
+    expected = {
+        (read.because.partition(":")[0], path.stem)
+        for path in sorted((ROOT / "tests" / "verifier").glob("*.txt"))
+        if (read := texts.read(path)).because
+    }
+    assert expected
+    assert set(rows) == expected
+
+
+@needs_kernel
+def test_a_kernel_may_be_built_without_what_ours_knows() -> None:
+    """bpf_override_return takes CONFIG_BPF_KPROBE_OVERRIDE."""
+    program = Program.from_assembly("r2 = 0\ncall 58\nr0 = 0\nexit", type="kprobe")
+    assert program.verify().status == "accepted"
+    said = in_linux(program)
+    assert said == "accepted" or "cannot use helper bpf_override_return#58" in said
+
+
+@needs_kernel
+def test_linux_loads_no_program_without_a_type() -> None:
+    program = Program.from_assembly("r0 = 0\nexit")
+    assert program.verify().status == "accepted"
+    assert "Linux loads none without" in in_linux(program)
+
+
+@needs_kernel
+def test_what_an_object_lacks_is_no_matter_of_its_code() -> None:
+    program = load(OBJECTS / "externs.o").program("configured")
+    assert program.verify().status == "accepted"
+    assert "has no value" in str(program.refusal)
+    assert str(program.refusal) in in_linux(program)
+
+
+@needs_kernel
+@pytest.mark.skipif(not WHOLE, reason="part of the whole (EBPFJIT_WHOLE=1): it takes seconds")
+def test_branches_are_counted_by_linux_alone() -> None:
+    """Linux keeps 8192 ways for later (BPF_COMPLEXITY_LIMIT_JMP_SEQ), ours as many as there are."""
+    text = "r2 = *(u32 *)(r1 + 8)\nr3 = *(u32 *)(r1 + 12)\n" + 8193 * "if r2 == r3 goto +0\n" + "r0 = 0\nexit"
+    program = Program.from_assembly(text, type="socket_filter")
+    assert program.verify().status == "accepted"
+    assert "The sequence of 8193 jumps is too complex" in in_linux(program)
+
+
+@needs_kernel
+def test_a_limit_leaves_the_verdict_open() -> None:
+    program = Program.from_assembly("r0 = 0\ntop: r0 += 1\nif r0 < 900 goto top\nr0 = 0\nexit", type="xdp")
+    assert program.verify(limit=500).status == "undecided"
+    assert (program.verify().status, in_linux(program)) == ("accepted", "accepted")
