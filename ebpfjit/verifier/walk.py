@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ebpfjit.analysis.cfg import block_sizes, loop_headers, meeting_points
+from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, meeting_points
 from ebpfjit.analysis.liveness import live_after, live_before, liveness_of, ways_of
 from ebpfjit.compatibility.find import caller_of
 from ebpfjit.isa.spec import FRAME_POINTER, FROM_ARENA, Kind, Row
@@ -116,6 +116,7 @@ class Walk:
         blocks = block_sizes(program)
         known_live = liveness_of(program, blocks, ways_of(program, blocks))
         self._before, self._after = live_before(known_live), live_after(known_live)
+        self._illegal = {insn.pc for insn in program.instructions if illegal_reason(insn) is not None}
         self._looping = {insn.pc for insn in program.instructions if _comes_again(insn)}
         self._meeting = meeting_points(program, blocks) | set(loop_headers(program)) | self._looping
 
@@ -167,6 +168,8 @@ class Walk:
             if self.claims is not None:
                 self.claims.setdefault(pc, []).append(state.copy(pc))
             try:
+                if pc in self._illegal:
+                    raise Refused("structure", "frame pointer is read only", "keep another register for that")
                 goes = TRANSFER[insn.row.kind](self, state, insn, insn.row)
             except Refused as refused:
                 self.note(state, refused)

@@ -105,9 +105,9 @@ def test_linux_tells_programs_apart_and_where() -> None:
 @needs_kernel
 def test_linux_accepts_about_half_of_them() -> None:
     with Judge() as judge:
-        answers = judge.ask(list(generate.samples(700, 130)))
+        answers = judge.ask(list(generate.samples(700, 40)))
     assert 0.3 < sum(each.accepted for each in answers) / len(answers) < 0.7
-    assert len({each.reason.name for each in answers if each.reason}) > 4
+    assert len({each.reason.name for each in answers if each.reason}) > 2
 
 
 def test_a_run_finds_what_goes_too_far() -> None:

@@ -49,6 +49,13 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
     "socket_filter": ("mark", "priority", "queue_mapping", "hash", "ifindex"),
     "cgroup_skb": ("mark", "priority", "queue_mapping", "hash", "ifindex"),
 }  # fmt: skip
+_STRUCTS: Mapping[str, int] = {
+    "kprobe": 168, "tracepoint": 8192, "raw_tracepoint": 96, "perf_event": 184, "cgroup_sock_addr": 80,
+    "cgroup_device": 12, "cgroup_sysctl": 8, "cgroup_sockopt": 40, "sock_ops": 240, "sk_lookup": 72,
+    "sk_msg": 88, "sk_reuseport": 64,
+}  # fmt: skip
+"""Bytes of the context, of types whose runs are given it instead of a packet."""
+
 _KEYED = (MapType.ARRAY, MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_ARRAY, MapType.PERCPU_HASH)
 
 
@@ -87,6 +94,11 @@ def packet(rng: random.Random, lengths: tuple[int, ...]) -> bytes:
     return rng.randbytes(size)
 
 
+def context(rng: random.Random, size: int) -> bytes:
+    """Return the bytes of a context: words, likely at an edge."""
+    return b"".join(number(rng).to_bytes(4, "little") for _ in range(min(size, 256) // 4)).ljust(size, b"\0")
+
+
 def fill(rng: random.Random, program: Program) -> None:
     """Put values at the edges into a program's maps, under the keys that generated programs ask for."""
     for map_ in program.maps:
@@ -117,10 +129,11 @@ def given(rng: random.Random, sample: Sample, program: Program, count: int) -> I
     """Yield what a program is run with, `count` times; its maps are filled anew before each."""
     around = environment(rng)
     lengths = lengths_of(program)
+    size = _STRUCTS.get(sample.type)
     for _ in range(count):
         fill(rng, program)
         fields = {name: number(rng) for name in _FIELDS.get(sample.type, ()) if rng.random() < 0.7}
-        yield packet(rng, lengths), fields, around
+        yield (packet(rng, lengths) if size is None else context(rng, size)), fields, around
 
 
 def runs(sample: Sample, seed: int, count: int, engine: Any = "interpreter") -> Fault | None:
