@@ -26,7 +26,7 @@ GUARDED = """
 
 
 def test_what_is_compared_may_be_read() -> None:
-    found = Program.from_assembly(GUARDED, type="xdp").verify()
+    found = Program.from_assembly(GUARDED, type="xdp").verify(seconds=0)
     assert found
     assert (found.status, found.errors, found.reason) == ("accepted", (), "")
     assert found.visited >= 8
@@ -34,7 +34,7 @@ def test_what_is_compared_may_be_read() -> None:
 
 
 def test_one_byte_too_far() -> None:
-    found = Program.from_assembly(GUARDED.replace("r2+13", "r2+14"), type="xdp").verify()
+    found = Program.from_assembly(GUARDED.replace("r2+13", "r2+14"), type="xdp").verify(seconds=0)
     assert not found
     (error,) = found.errors
     assert (error.pc, error.kind) == (6, "memory")
@@ -49,14 +49,14 @@ def test_one_byte_too_far() -> None:
 
 def test_all_errors_that_do_not_follow_from_one_another() -> None:
     text = "mov r0, r3\nldxdw r2, [r10-8]\nldxw r2, [r1+512]\nexit"
-    found = Program.from_assembly(text, type="xdp").verify()
+    found = Program.from_assembly(text, type="xdp").verify(seconds=0)
     assert [error.pc for error in found.errors] == [0, 2]
 
 
 def test_lines_of_source() -> None:
     """What is wrong has its line, where the object has any."""
     program = load(CHECKOUT / "tests/elf/special_fields.o").program("forgets")
-    found = program.verify()
+    found = program.verify(seconds=0)
     assert found.status == "refused"
     assert all(error.line is not None for error in found.errors)
 
@@ -64,7 +64,7 @@ def test_lines_of_source() -> None:
 def test_objects_of_examples() -> None:
     for name in ("load_balancer.o", "ipip.o", "event_logger.o"):
         programs = load(CHECKOUT / "examples/packets" / name).programs
-        assert {each: program.verify().status for each, program in programs.items()} == dict.fromkeys(
+        assert {each: program.verify(seconds=0).status for each, program in programs.items()} == dict.fromkeys(
             programs, "accepted"
         )
 
@@ -80,13 +80,13 @@ def test_what_a_tail_call_leads_to_may_move_the_packet_and_return_anything() -> 
     returned = "mov r6, r1\ncall local sub\njeq r0, 0, +1\nldxb r0, [r0]\nmov r0, 0" + function
     for text, kinds in ((goes_on, []), (moved, ["type"]), (returned, ["type"])):
         program = replace(Program.from_assembly(text, type="tc"), maps=maps)
-        assert [error.kind for error in program.verify().errors] == kinds
+        assert [error.kind for error in program.verify(seconds=0).errors] == kinds
 
 
 def test_maps_that_programs_of_a_type_must_not_use() -> None:
     program = load(CHECKOUT / "tests/elf/special_fields.o").program("adds")
-    assert program.verify().errors == ()
-    (error,) = replace(program, type="perf_event", section="perf_event").verify().errors
+    assert program.verify(seconds=0).errors == ()
+    (error,) = replace(program, type="perf_event", section="perf_event").verify(seconds=0).errors
     assert "tracing progs cannot use bpf_" in error.message
 
 
@@ -107,7 +107,7 @@ def test_a_limit_is_told_with_its_loop() -> None:
     """1,000 rounds of which each one is another."""
     text = "mov r0, 0\nloop: add r0, 1\njlt r0, 1000, loop\nmov r0, 1\nexit"
     program = Program.from_assembly(text, type="xdp")
-    assert program.verify().status == "accepted"
+    assert program.verify(seconds=0).status == "accepted"
     found = program.verify(limit=500)
     assert found.status == "undecided"
     assert "500 instructions were walked" in found.reason
@@ -124,13 +124,13 @@ def test_claims_are_what_was_known() -> None:
     found = Program.from_assembly(GUARDED, type="xdp").verify(claims=True)
     assert found.claims is not None
     assert set(found.claims) == set(range(8))
-    assert Program.from_assembly(GUARDED, type="xdp").verify().claims is None
+    assert Program.from_assembly(GUARDED, type="xdp").verify(seconds=0).claims is None
 
 
 def test_pointers_of_unprivileged_programs_stay_inside() -> None:
     program = Program.from_assembly("mov r0, r1\nexit", type="socket_filter")
     assert program.verify(unprivileged=True).errors[0].kind == "leak"
-    assert program.verify().status == "accepted"
+    assert program.verify(seconds=0).status == "accepted"
 
 
 def test_an_error_of_the_verifier_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,9 +140,9 @@ def test_an_error_of_the_verifier_is_no_verdict(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Walk, "run", fails)
     program = Program.from_assembly("mov r0, 0\nexit", type="xdp")
     with pytest.raises(ZeroDivisionError):
-        program.verify()
+        program.verify(seconds=0)
     monkeypatch.setenv("EBPFJIT_FAILURES", "")
-    found = program.verify()
+    found = program.verify(seconds=0)
     assert found.status == "undecided"
     assert "ZeroDivisionError" in found.reason
 
@@ -180,7 +180,7 @@ def test_no_witness_is_told_where_one_was_looked_for() -> None:
     ],
 )
 def test_structs_of_the_kernel_by_the_types_of_the_object(name: str, program: str, status: str) -> None:
-    assert load(CHECKOUT / "tests/elf" / name).program(program).verify().status == status
+    assert load(CHECKOUT / "tests/elf" / name).program(program).verify(seconds=0).status == status
 
 
 @pytest.mark.parametrize(
