@@ -20,7 +20,8 @@ def prove(
     rooms: Annotated[
         list[str] | None,
         Argument(
-            metavar="ROOM", help="ranges, algebra, passes, translators, values, reductions; all unless told."
+            metavar="ROOM",
+            help="ranges, verifier, algebra, passes, translators, values, reductions; all unless told.",
         ),
     ] = None,
     seconds: Annotated[

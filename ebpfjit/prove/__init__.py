@@ -4,6 +4,7 @@ symbolic.py      Python's integers, of which only bounds are known, and what is 
 theories.py      the same as the solver reads it: vectors of bits, or integers
 claims.py        what is claimed, along each path of the Python that states it, and what the solver says
 range_rules.py   claims: intervals, comparisons, low zeros
+verifier_rules   claims: known bits, signed ranges
 algebra_rules.py claims: arithmetic with constants, divisions by constants
 meanings.py      what rows mean, of symbolic numbers
 code.py          Code, run on them

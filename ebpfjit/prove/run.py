@@ -14,6 +14,7 @@ from ebpfjit.record import dataclass
 
 ROOMS = {
     "ranges": ("range_rules", "range_rules"),
+    "verifier": ("verifier_rules", "verifier_rules"),
     "algebra": ("algebra_rules", "algebra_rules"),
     "passes": ("code_rules", "code_rules"),
     "translators": ("stencils", "translators"),

@@ -31,8 +31,8 @@ def _add(w: Width, a: Bits, b: Bits) -> Bits:
 
 
 def _sub(w: Width, a: Bits, b: Bits) -> Bits:
-    difference = a[0] - b[0]
-    borrowed = (difference + a[1] ^ difference - b[1]) | a[1] | b[1]
+    difference = a[0] - b[0] & w.mask
+    borrowed = (difference + a[1] & w.mask ^ difference - b[1] & w.mask) | a[1] | b[1]
     return difference & ~borrowed & w.mask, borrowed & w.mask
 
 
@@ -78,7 +78,8 @@ def _arsh(w: Width, a: Bits, b: Bits) -> Bits:
     by = b[0] % w.bits
     if b[1]:
         return 0, w.mask
-    return w.signed(a[0]) >> by & w.mask & ~(w.signed(a[1]) >> by), w.signed(a[1]) >> by & w.mask
+    value, mask = (w.signed(each) >> by & w.mask for each in a)
+    return value & ~mask, mask
 
 
 BITS: dict[str, Callable[[Width, Bits, Bits], Bits]] = {

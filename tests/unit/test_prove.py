@@ -32,6 +32,7 @@ from ebpfjit.prove import (  # noqa: E402
     run,
     stencils,
     value_stencils,
+    verifier_rules,
 )
 from ebpfjit.prove.claims import Claim, Result, Verdict, assume, decide, each_of, paths  # noqa: E402
 from ebpfjit.prove.meanings import swapped  # noqa: E402
@@ -55,6 +56,7 @@ SECONDS = 5.0
 def claims() -> Iterator[Claim]:
     return chain(
         range_rules.range_rules(),
+        verifier_rules.verifier_rules(),
         algebra_rules.algebra_rules(),
         stencils.translators(),
         value_stencils.value_translators(),
@@ -78,6 +80,7 @@ def decided(name: str) -> Result:
     "name",
     [
         "MUL of intervals, 64 bits",
+        "known bits of XOR, 64 bits",
         "AND of intervals, 32 bits",
         "LSH then RSH with constants, 64 bits",
         "SDIV64_X r4, r1",

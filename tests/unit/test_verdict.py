@@ -64,9 +64,9 @@ def test_lines_of_source() -> None:
 def test_objects_of_examples() -> None:
     for name in ("load_balancer.o", "ipip.o", "event_logger.o"):
         programs = load(CHECKOUT / "examples/packets" / name).programs
-        assert {each: program.verify(seconds=0).status for each, program in programs.items()} == dict.fromkeys(
-            programs, "accepted"
-        )
+        assert {
+            each: program.verify(seconds=0).status for each, program in programs.items()
+        } == dict.fromkeys(programs, "accepted")
 
 
 def test_what_a_tail_call_leads_to_may_move_the_packet_and_return_anything() -> None:
