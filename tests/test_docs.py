@@ -39,6 +39,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     shutil.copy(ROOT / "examples" / "packets" / "xdp_port_filter.o", tmp_path)
     shutil.copy(ROOT / "tests" / "elf" / "columns.o", tmp_path)
+    for path in (ROOT / "examples" / "tutorial").glob("*.o"):
+        shutil.copy(path, tmp_path)
     frame = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
     to = IP(src="10.0.0.2", dst="10.0.0.1")
     packets = [frame / to / UDP(dport=53), frame / to / TCP(dport=80), frame / ARP()]
@@ -82,15 +84,15 @@ def _commands(text: str) -> Iterator[tuple[str, str]]:
         yield command, shown
 
 
-ENDS = {"ebpfjit check examples/packets/event_logger.o --kernel 5.4": 1}
-"""How commands end that find what their page is about."""
+ENDS = {"ebpfjit check examples/packets/event_logger.o": 1, "ebpfjit fuzz firewall_first.o": 1}
+"""How commands, by their first words, end that find what their page is about."""
 
 
 def _output_of(words: list[str]) -> str:
     """Return what a command prints; those of ours run in this process."""
     if words[0] == "ebpfjit":
         done = CliRunner().invoke(app_of(words[1:2]), words[1:])
-        assert done.exit_code == ENDS.get(" ".join(words), 0), done.output
+        assert done.exit_code == ENDS.get(" ".join(words[:3]), 0), done.output
         return done.output
     assert words[0] == "pytest"
     arguments = [sys.executable, "-m", *words, "-p", "no:cacheprovider"]
@@ -99,6 +101,14 @@ def _output_of(words: list[str]) -> str:
     done = warm.run(arguments, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return str(done.stdout)
+
+
+def test_the_tutorial_shows_the_files_of_its_example() -> None:
+    page = (DOCS / "how-to" / "tutorial.md").read_text()
+    shown = dict(re.findall(r'^```\w+ title="(.*?)"\n(.*?)^```', page, re.MULTILINE | re.DOTALL))
+    example = ROOT / "examples" / "tutorial"
+    assert shown == {path.name: path.read_text() for path in example.iterdir() if path.name in shown}
+    assert shown.keys() == {"firewall.c", "test_firewall.py", "ebpf.yml"}
 
 
 def test_each_public_name_is_in_an_example_of_the_reference() -> None:

@@ -85,6 +85,9 @@ def fuzz(
         int | None,
         Option(min=1, help="With FILE: instructions of a run, more are a finding; 1000000 unless told."),
     ] = None,
+    keep_maps: Annotated[
+        bool, Option("--keep-maps", help="With FILE: only runs change maps, nobody else.")
+    ] = False,
     size: Annotated[
         str | None,
         Option(metavar="BYTES", help="With FILE: of packets or memory, as 64, or 60-1500."),
@@ -133,6 +136,7 @@ def fuzz(
             seed=seed,
             limit=DEFAULT_LIMIT if limit is None else limit,
             sizes=fuzz_program.sizes_of(size),
+            changes_maps=not keep_maps,
             engines=engines_of(engines),
             corpus=corpus,
             pcap=pcap,

@@ -44,6 +44,7 @@ class How:
     seed: int
     limit: int
     sizes: tuple[int, int] | None
+    changes_maps: bool
     engines: tuple[str, ...]
     corpus: Path | None
     pcap: str | None
@@ -103,6 +104,7 @@ def run(file: str, program: Program, obj: Object | None, how: How, fresh: Entrie
         packets=start,
         limit=how.limit,
         sizes=how.sizes,
+        changes_maps=how.changes_maps,
         compare_engines=set(how.engines) >= OURS,
         progress=_Progress(),
     )

@@ -221,6 +221,11 @@ class Fuzzer:
         self.sum_up()
         return report
 
+    @property
+    def watches(self) -> bool:
+        """True where runs are looked at one by one."""
+        return self.predicate is not None and self.predicate.needs_state and VERDICT not in self.known
+
     def is_over(self) -> bool:
         """Return whether nothing more is looked for."""
         return len(self.report.findings) >= MOST_FINDINGS
@@ -231,7 +236,7 @@ class Fuzzer:
             self.new_span(number)
         if self.queue:
             return self.from_queue()
-        if not self.pool or number % 16 == 1:
+        if not self.pool or number % (4 if self.watches else 16) == 1:  # then making one costs little beside
             return Batch.of(self.fresh())
         recent = self.pool[-8:] if self.rng.random() < 0.4 else self.pool
         is_fast = self.side.rows() == ROWS  # but where runs are given fields: few of those
@@ -254,7 +259,7 @@ class Fuzzer:
 
     def fresh(self) -> list[Sample]:
         """Return some that are made anew."""
-        count = FRESH if self.side.rows() == ROWS else FEW
+        count = FEW if self.side.rows() != ROWS else 4 * FRESH if self.watches else FRESH
         return [self.inputs.fresh(self.rng) for _ in range(count)]
 
     def from_queue(self) -> Batch:
@@ -291,8 +296,7 @@ class Fuzzer:
         """Run a batch; look for what is new and what is wrong."""
         report, faults = self.report, list[Any]()
         self.since.append(batch)
-        watches = self.predicate is not None and self.predicate.needs_state and VERDICT not in self.known
-        verdicts = self.watched(batch, faults) if watches else self.side.verdicts(batch, faults)
+        verdicts = self.watched(batch, faults) if self.watches else self.side.verdicts(batch, faults)
         report.runs += len(batch)
         refused = sum(isinstance(fault, InputError) for fault in faults)
         report.refused += refused

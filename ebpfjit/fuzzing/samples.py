@@ -191,7 +191,10 @@ class Inputs:
     def sample(self, data: bytes, fields: Fields | None = None) -> Sample:
         """Return a sample of these bytes and fields, as runs take them: usual fields where none are given."""
         data = self.fitting(data)
-        return Sample(data, completed(self.struct_name, data, self.usual if fields is None else fields))
+        fields = self.usual if fields is None else fields
+        if self.has_packet and len(without_metadata(data, dict(fields))) < LINK_HEADER_SIZE:
+            fields = tuple(each for each in fields if each[0] != "data")  # that many bytes of metadata
+        return Sample(data, completed(self.struct_name, data, fields))
 
     def fitting(self, data: bytes) -> bytes:
         """Return bytes made as long as they have to be, with zeros where addresses are."""
