@@ -666,6 +666,7 @@ class Program:
 
     def verify(
         self,
+        kernel: str | None = None,
         *,
         limit: int = 1_000_000,
         unprivileged: bool = False,
@@ -679,6 +680,10 @@ class Program:
         help. See `ebpfjit.verifier.verify` for the other keywords. For what is refused, inputs are looked
         for with which a run really goes wrong there, at most so many `seconds` of processor time (0: none).
 
+        The rules are those of Linux 6.18. With `kernel`, a release ("5.15"), "running" or a file with a
+        kernel's types, what that one lacks of what the program uses is refused, too; see `compatibility`.
+        Raises EbpfError for a release that is not known.
+
             print(program.verify())
         """
         import_alone("ebpfjit.verifier.verdict")
@@ -687,6 +692,8 @@ class Program:
         found = verdict.verify(
             self, limit=limit, unprivileged=unprivileged, context_size=context_size, claims=claims
         )
+        if kernel is not None:
+            found = verdict.lacking(found, self.compatibility().missing(kernel))
         if not found.errors or seconds <= 0:
             return found
         import_alone("ebpfjit.fuzzing.witnesses")

@@ -16,6 +16,7 @@ KINDS = {
     "call": "a function that is not there for this program, or with other arguments",
     "stack": "more stack than there is",
     "leak": "a pointer that leaves the program (unprivileged programs only)",
+    "kernel": "something that the kernel which is asked about does not have",
     "structure": "instructions that no run may come to, or that none can execute",
 }
 """The kinds of errors."""

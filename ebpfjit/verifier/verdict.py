@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from ebpfjit.analysis.verifier import check
@@ -200,6 +201,22 @@ def verify(
     return Verdict(
         status, tuple(errors), reason, walk.visited, walk.kept, stack, name, walk.claims if claims else None
     )
+
+
+def lacking(found: Verdict, needs: Iterable[Any]) -> Verdict:
+    """Return a verdict for a kernel that lacks what a program needs (`compatibility.Need`)."""
+    needs = tuple(needs)
+    errors = [
+        Refusal(need.pc or 0, "kernel", f"{need.feature}, {need.since}", need.advice, need.line)
+        for need in needs
+        if need.is_known
+    ]
+    reason = found.reason or next(
+        (f"{need.feature}: {need.since}" for need in needs if not need.is_known), ""
+    )
+    both = tuple(sorted((*found.errors, *errors), key=lambda error: error.pc))
+    status: Status = "refused" if both else "undecided" if reason else found.status
+    return replace(found, status=status, errors=both, reason=reason)
 
 
 def _setting(program: Program, *, privileged: bool, context_size: int | None) -> Setting:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpfjit import MemoryFault, Program, load
+from ebpfjit import EbpfError, MemoryFault, Program, load
 from ebpfjit.verifier.walk import Walk
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -208,3 +208,17 @@ def test_a_listing_has_the_verdict_beside_the_instructions() -> None:
     assert step["pc"] == 6
     assert "refused" not in program.listing()
     assert listing.html() != program.listing().html()
+
+
+def test_what_a_kernel_lacks_is_refused() -> None:
+    """Atomic operations came with Linux 5.12."""
+    text = "r0 = 0\n*(u64 *)(r10 - 8) = r0\nr1 = 1\nr0 = cmpxchg_64(r10 - 8, r0, r1)\nr0 = 0\nexit"
+    program = Program.from_assembly(text, type="xdp")
+    assert program.verify("5.15").status == "accepted"
+    found = program.verify("5.10")
+    assert found.status == "refused"
+    (error,) = found.errors
+    assert (error.pc, error.kind, error.looked) == (3, "kernel", False)
+    assert "5.12" in error.message
+    with pytest.raises(EbpfError):
+        program.verify("5.99")
