@@ -6,11 +6,11 @@ Program.run, Program.compile, the machines, the command line, the fixtures for p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ebpfjit.errors import InputError
 from ebpfjit.literals import ENGINES
+from ebpfjit.record import fields
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import HelperFunction
 from ebpfjit.runtime.helpers.names import NUMBERS

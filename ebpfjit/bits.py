@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field
-
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)

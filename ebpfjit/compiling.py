@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -29,7 +28,7 @@ from ebpfjit.once import import_alone, load_package, once
 from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.ready import Brought, Ready, called_by, environment_of, is_plain, ready, ready_with
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, replace
 from ebpfjit.runner import U32_MASK, Run, let_go, make_context, no_context, on_machine_code
 from ebpfjit.runtime import timers
 from ebpfjit.runtime.contexts import (

@@ -10,14 +10,13 @@ a reserved field, is written as the words it is: `.8byte 0x1ff`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
 from typing import assert_never
 
 from ebpfjit.bits import W16, W32, W64
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Offset, Reference, Row
 from ebpfjit.isa.table import TABLE
 from ebpfjit.program import SLOT_SIZE, Buffer, Instruction, Program, decode
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 
 _Writer = Callable[[Instruction], str]
 

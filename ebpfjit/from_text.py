@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ebpfjit.assembler import Assembled, assembled, attached
@@ -12,6 +11,7 @@ from ebpfjit.errors import AssemblyError, LoadError
 from ebpfjit.literals import named_type
 from ebpfjit.once import import_alone
 from ebpfjit.program import Program
+from ebpfjit.record import replace
 
 if TYPE_CHECKING:
     from ebpfjit.runtime.maps import Map

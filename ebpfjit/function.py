@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ebpfjit.bits import W64
 from ebpfjit.once import import_alone, load_package
 from ebpfjit.pickling import checked_functions
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops
 from ebpfjit.runtime.memory import Region
 from ebpfjit.sealed import Entry, Sealed, inside, seal

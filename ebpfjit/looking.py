@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ebpfjit.arguments import Helpers, Kfuncs, check_environment, checked_kfuncs, numbered
@@ -12,6 +11,7 @@ from ebpfjit.once import load_package
 from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.ready import Brought, Ready, environment_of, is_plain, ready_with
+from ebpfjit.record import replace
 from ebpfjit.runtime.environment import Environment
 
 if TYPE_CHECKING:

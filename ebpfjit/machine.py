@@ -6,7 +6,6 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -28,7 +27,7 @@ from ebpfjit.once import import_alone, load_package
 from ebpfjit.options import CHOSEN, Options
 from ebpfjit.pickling import checked_functions
 from ebpfjit.program import Program
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, replace
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
 from ebpfjit.runtime.kfuncs.given import given_functions

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
 from itertools import islice
 from typing import Any, NoReturn
+
+from ebpfjit.record import fields, is_dataclass
 
 MOST_SHOWN = 8
 """Names in a `repr`: an object may have thousands."""
@@ -61,10 +62,10 @@ def brief(value: Any) -> str:
     return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 4]}...)"
 
 
-def _is_default(of: Field[Any], value: Any) -> bool:
-    if of.default_factory is not MISSING:
+def _is_default(of: Any, value: Any) -> bool:
+    if callable(of.default_factory):
         return bool(value == of.default_factory())
-    return value is of.default or bool(of.default is not MISSING and value == of.default)
+    return value is of.default or bool(value == of.default)  # nothing is what stands for no default
 
 
 def _short(value: Any) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from functools import update_wrapper
 from importlib import import_module
-from pkgutil import iter_modules
 from threading import RLock
 from types import ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -154,10 +153,24 @@ def load_package(name: str) -> ModuleType:
     """
     package = import_module(name)
     later = getattr(package, "LATER", ())
-    for module in iter_modules(package.__path__):
-        if module.name not in later:
-            import_module(f"{name}.{module.name}")
+    for module in modules_of(package):
+        if module not in later:
+            import_module(f"{name}.{module}")
     return package
+
+
+def modules_of(package: ModuleType) -> list[str]:
+    """Return the names of a package's modules, and of the packages in it, in order."""
+    try:
+        entries = [entry for folder in package.__path__ for entry in os.scandir(folder)]
+    except OSError:  # it is in an archive
+        from pkgutil import iter_modules  # which imports what reads source code
+
+        return [module.name for module in iter_modules(package.__path__)]
+    files = (os.path.splitext(entry.name) for entry in entries)
+    found = {name for name, suffix in files if suffix in (".py", ".pyc")}
+    found |= {entry.name for entry in entries if os.path.exists(os.path.join(entry.path, "__init__.py"))}
+    return sorted(found - {"__init__"})
 
 
 def _keep_for_ever(value: object) -> None:

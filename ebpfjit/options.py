@@ -7,11 +7,10 @@ compile_program -> Recipe    read by analysis, translators, the cache's key, the
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ebpfjit.analysis.accesses import Promises
-from ebpfjit.record import record
+from ebpfjit.record import record, replace
 
 if TYPE_CHECKING:
     from ebpfjit.jit.image import Image

@@ -12,7 +12,6 @@ import struct
 from bisect import bisect_right
 from collections.abc import Container, Iterable, Mapping
 from copy import copy
-from dataclasses import field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from ebpfjit.literals import named_type
 from ebpfjit.memo import Memo
 from ebpfjit.named import cut, few
 from ebpfjit.once import import_alone
-from ebpfjit.record import dataclass, lazy, record
+from ebpfjit.record import dataclass, field, fields, lazy, record, replace
 
 if TYPE_CHECKING:
     import os

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from ebpfjit.isa.spec import Kind
 from ebpfjit.once import import_alone, load_package
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Instruction, Program
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field, replace
 from ebpfjit.runtime import counters, faults
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import HelperFunction, NativeHelper, may_end_rights

@@ -1,15 +1,89 @@
-"""Small values that are made by the hundred thousand."""
+"""Dataclasses whose classes are cheap to make, and small values that are made by the hundred thousand.
+
+The module `dataclasses` imports what reads source code, which takes longer than a short run: here it is
+imported where somebody asks a class of ours for what the module has of it, `dataclasses.fields(result)`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import field
 from operator import attrgetter
 from reprlib import recursive_repr
-from typing import Any, Generic, TypeVar, dataclass_transform, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, dataclass_transform, overload
 
 T = TypeVar("T")
+
+ABSENT: Any = type("_Absent", (), {"__repr__": lambda _: "<factory>"})()
+"""What stands for a value that is made anew for each object; and for a default that there is none of."""
+
+
+class Given:
+    """What a dataclass says of one field: the attributes of `dataclasses.Field` that count here."""
+
+    __slots__ = ("compare", "default", "default_factory", "hash", "init", "kw_only", "name", "repr", "type")
+
+    def __init__(
+        self,
+        default: Any,
+        default_factory: Any,
+        init: bool,
+        repr: bool,
+        hash: bool | None,
+        compare: bool,
+        kw_only: bool | None,
+    ) -> None:
+        self.default, self.default_factory, self.init, self.repr = default, default_factory, init, repr
+        self.hash, self.compare, self.kw_only = hash, compare, kw_only
+        self.name, self.type = "", None
+
+
+if TYPE_CHECKING:
+    from dataclasses import field as field
+    from dataclasses import fields as fields
+    from dataclasses import is_dataclass as is_dataclass
+    from dataclasses import replace as replace
+else:
+
+    def field(
+        *,
+        default=ABSENT,
+        default_factory=ABSENT,
+        init=True,
+        repr=True,
+        hash=None,
+        compare=True,
+        kw_only=None,
+    ):
+        """Say more of a field than its type and default, as `dataclasses.field` does."""
+        return Given(default, default_factory, init, repr, hash, compare, kw_only)
+
+    def fields(value):
+        """Return the fields of a dataclass, or of an object of one, in order."""
+        own = vars(value if isinstance(value, type) else type(value)).get("__record_fields__")
+        if own is not None:
+            return tuple(own.values())
+        import dataclasses
+
+        return dataclasses.fields(value)
+
+    def is_dataclass(value):
+        """True for dataclasses, and objects of them."""
+        return hasattr(value, "__record_fields__") or hasattr(value, "__dataclass_fields__")
+
+    def replace(value, /, **changes):
+        """Return a copy of an object with some fields changed, as `dataclasses.replace` does."""
+        own = vars(type(value)).get("__record_fields__")
+        if own is None:  # somebody else's, or a class that inherits from ours
+            import dataclasses
+
+            return dataclasses.replace(value, **changes)
+        for name, each in own.items():
+            if not each.init:
+                if name in changes:
+                    raise ValueError(f"field {name} cannot be given: it is declared with init=False")
+            elif name not in changes:
+                changes[name] = getattr(value, name)
+        return type(value)(**changes)
 
 
 class lazy(Generic[T]):  # noqa: N801 - it is used as `property` is
@@ -79,12 +153,18 @@ def dataclass(
 
     def make(cls: type[T]) -> type[T]:
         cls.__doc__ = cls.__doc__ or cls.__name__  # the signature would be looked for, to stand there
-        made: Any = dataclasses.dataclass(init=False, eq=False, repr=False, **options)(cls)
-        fields = dataclasses.fields(made)
-        methods: dict[str, Any] = {"__init__": _Init(made, fields, frozen=frozen)}
-        methods |= _methods_of(fields, shows=repr, eq=eq, hashes=unsafe_hash or frozen)
+        found = _fields_of(cls, kw_only=options.get("kw_only", False))
+        made: Any = cls
+        if options.get("slots"):
+            made = _with_slots(cls, found, weakref_slot=options.get("weakref_slot", False))
+        made.__record_fields__ = {each.name: each for each in found}
+        made.__dataclass_fields__ = _Late(made, _standard_fields)
+        made.__dataclass_params__ = _Late(made, lambda _: _Params(frozen, repr, eq, unsafe_hash, options))
+        methods: dict[str, Any] = {"__init__": _Init(made, found, frozen=frozen), "__replace__": replace}
+        methods["__match_args__"] = tuple(each.name for each in found if each.init and not each.kw_only)
+        methods |= _methods_of(found, shows=repr, eq=eq, hashes=unsafe_hash or frozen)
         if frozen:
-            methods |= _protection_of(made, fields)
+            methods |= _protection_of(made, found)
         for name, method in methods.items():
             if name not in vars(cls):
                 setattr(made, name, method)
@@ -93,10 +173,99 @@ def dataclass(
     return make if cls is None else make(cls)
 
 
+def _fields_of(cls: Any, *, kw_only: bool) -> tuple[Given, ...]:
+    """Return the fields of a class that becomes a dataclass: those of its bases, and its own."""
+    found: dict[str, Given] = {}
+    for base in reversed(cls.__mro__[1:]):
+        found |= vars(base).get("__record_fields__", {})
+    for name, type_ in cls.__annotations__.items():
+        if str(type_).startswith(("ClassVar", "typing.ClassVar")):
+            continue
+        said = vars(cls).get(name, ABSENT)
+        if type(said).__module__ == "dataclasses":  # its own field()
+            said = _taken(said)
+            setattr(cls, name, said)
+        each: Any = said if isinstance(said, Given) else field(default=said)
+        each.name, each.type = name, type_
+        each.kw_only = kw_only if each.kw_only is None else each.kw_only
+        if each is said and each.default is ABSENT:
+            delattr(cls, name)
+        elif each is said:
+            setattr(cls, name, each.default)
+        found[name] = each
+    return tuple(found.values())
+
+
+def _taken(said: Any) -> Given:
+    """Return what `dataclasses.field` gave, as `field` gives it."""
+    from dataclasses import MISSING
+
+    default, make, kw_only = (
+        ABSENT if each is MISSING else each for each in (said.default, said.default_factory, said.kw_only)
+    )
+    named = None if kw_only is ABSENT else kw_only
+    return Given(default, make, said.init, said.repr, said.hash, said.compare, named)
+
+
+def _with_slots(cls: Any, found: tuple[Given, ...], *, weakref_slot: bool) -> Any:
+    """Return a class like another one, with slots for its fields."""
+    inherited = {slot for base in cls.__mro__[1:] for slot in _slots_of(base)}
+    names = [each.name for each in found] + ["__weakref__"] * weakref_slot
+    contents = {name: value for name, value in vars(cls).items() if name not in {*names, "__dict__"}}
+    contents.pop("__weakref__", None)
+    contents["__slots__"] = tuple(name for name in names if name not in inherited)
+    made = type(cls)(cls.__name__, cls.__bases__, contents)
+    made.__qualname__ = cls.__qualname__
+    return made
+
+
+def _slots_of(base: type) -> tuple[str, ...]:
+    slots = vars(base).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+class _Late:
+    """What the module `dataclasses` looks for in a class, made where it does."""
+
+    def __init__(self, made: type, make: Callable[[type], Any]) -> None:
+        self._made, self._make = made, make
+
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        return self._make(self._made)
+
+
+def _standard_fields(made: Any) -> Any:
+    """Return a class's fields as `dataclasses` has them."""
+    import dataclasses
+
+    told = []
+    for each in made.__record_fields__.values():
+        asked = {name: getattr(each, name) for name in ("init", "repr", "hash", "compare", "kw_only")}
+        for name in ("default", "default_factory"):
+            if getattr(each, name) is not ABSENT:
+                asked[name] = getattr(each, name)
+        told.append((each.name, each.type, dataclasses.field(**asked)))
+    like: Any = dataclasses.make_dataclass("_Like", told, kw_only=True, unsafe_hash=False, eq=False)
+    made.__dataclass_fields__ = like.__dataclass_fields__
+    return made.__dataclass_fields__
+
+
+class _Params:
+    """How a class was asked for, as `dataclasses` looks at it in a base."""
+
+    def __init__(
+        self, frozen: bool, repr: bool, eq: bool, unsafe_hash: bool, options: dict[str, bool]
+    ) -> None:
+        self.init, self.repr, self.eq, self.order = True, repr, eq, False
+        self.unsafe_hash, self.frozen, self.match_args = unsafe_hash, frozen, True
+        self.kw_only, self.slots = options.get("kw_only", False), options.get("slots", False)
+        self.weakref_slot = options.get("weakref_slot", False)
+
+
 class _Init:
     """The `__init__` of a dataclass until somebody asks for it."""
 
-    def __init__(self, made: type, fields: tuple[dataclasses.Field[Any], ...], *, frozen: bool) -> None:
+    def __init__(self, made: type, fields: tuple[Given, ...], *, frozen: bool) -> None:
         self._made, self._fields, self._frozen = made, fields, frozen
 
     def __get__(self, instance: object | None, owner: type) -> Any:
@@ -105,20 +274,20 @@ class _Init:
         return init.__get__(instance, owner)
 
 
-def _init_of(made: type, fields: tuple[dataclasses.Field[Any], ...], *, frozen: bool) -> Any:
+def _init_of(made: type, fields: tuple[Given, ...], *, frozen: bool) -> Any:
     """Return a dataclass's `__init__`, from text: that is the fastest there is, once it is compiled.
 
     (self, a, b=default_b, *, c=absent) -> None: self.a = a; ...; self.c = make_c() if c is absent else c
     """
-    scope: dict[str, Any] = {"absent_": _ABSENT, "set_": object.__setattr__}
+    scope: dict[str, Any] = {"absent_": ABSENT, "set_": object.__setattr__}
     asked = [each for each in fields if each.init]
     lines = []
     for each in fields:
         name, value = each.name, each.name
-        if each.default is not dataclasses.MISSING:
+        if each.default is not ABSENT:
             scope[f"default_{name}_"] = each.default
             value = name if each.init else f"default_{name}_"
-        elif each.default_factory is not dataclasses.MISSING:
+        elif each.default_factory is not ABSENT:
             scope[f"make_{name}_"] = each.default_factory
             value = f"make_{name}_() if {name} is absent_ else {name}" if each.init else f"make_{name}_()"
         elif not each.init:
@@ -141,28 +310,30 @@ def _init_of(made: type, fields: tuple[dataclasses.Field[Any], ...], *, frozen: 
     return init
 
 
-_ABSENT: Any = type("_Absent", (), {"__repr__": lambda _: "<factory>"})()
-"""What stands for a value that is made anew for each object."""
-
-
-def _parameter(each: dataclasses.Field[Any]) -> str:
-    if each.default is not dataclasses.MISSING:
+def _parameter(each: Given) -> str:
+    if each.default is not ABSENT:
         return f"{each.name}=default_{each.name}_"
-    return each.name if each.default_factory is dataclasses.MISSING else f"{each.name}=absent_"
+    return each.name if each.default_factory is ABSENT else f"{each.name}=absent_"
 
 
-def _protection_of(made: Any, fields: tuple[dataclasses.Field[Any], ...]) -> dict[str, Any]:
+def _frozen(message: str) -> Exception:
+    from dataclasses import FrozenInstanceError
+
+    return FrozenInstanceError(message)
+
+
+def _protection_of(made: Any, fields: tuple[Given, ...]) -> dict[str, Any]:
     """Return the methods that keep the values of a dataclass from being changed, and its pickles whole."""
     names = frozenset(each.name for each in fields)
 
     def set_value(self: Any, name: str, value: Any) -> None:
         if type(self) is made or name in names:
-            raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+            raise _frozen(f"cannot assign to field {name!r}")
         super(made, self).__setattr__(name, value)
 
     def delete(self: Any, name: str) -> None:
         if type(self) is made or name in names:
-            raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+            raise _frozen(f"cannot delete field {name!r}")
         super(made, self).__delattr__(name)
 
     methods: dict[str, Any] = {"__setattr__": set_value, "__delattr__": delete}
@@ -179,9 +350,7 @@ def _protection_of(made: Any, fields: tuple[dataclasses.Field[Any], ...]) -> dic
     return methods
 
 
-def _methods_of(
-    fields: tuple[dataclasses.Field[Any], ...], *, shows: bool, eq: bool, hashes: bool
-) -> dict[str, Any]:
+def _methods_of(fields: tuple[Given, ...], *, shows: bool, eq: bool, hashes: bool) -> dict[str, Any]:
     """Return what shows, compares and hashes a dataclass with these fields."""
     shown = [each.name for each in fields if each.repr]
 
@@ -205,6 +374,6 @@ def _methods_of(
     return methods | {"__eq__": equals, "__hash__": hash_of if hashes else None}
 
 
-def _values(fields: list[dataclasses.Field[Any]]) -> Callable[[Any], Any]:
+def _values(fields: list[Given]) -> Callable[[Any], Any]:
     """Return what gives the values of these fields."""
     return attrgetter(*(each.name for each in fields)) if fields else lambda _: ()

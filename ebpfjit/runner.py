@@ -7,7 +7,6 @@ Ready + data, context, environment -> World and Execution -> engine -> Result
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -31,7 +30,7 @@ from ebpfjit.once import import_alone, load_package, once
 from ebpfjit.options import DEFAULTS
 from ebpfjit.program import Program
 from ebpfjit.ready import NOTHING_BROUGHT, Brought, Ready, environment_of, ready_with
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field, replace
 from ebpfjit.runtime import faults, held, timers
 from ebpfjit.runtime.contexts.outcome import Outcome, Redirect
 from ebpfjit.runtime.environment import Environment

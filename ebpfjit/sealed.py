@@ -7,10 +7,9 @@ once more; only who imports this module gets there.
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Callable

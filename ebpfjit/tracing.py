@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, overload
 
@@ -22,7 +21,7 @@ from ebpfjit.listing.view import shown
 from ebpfjit.once import load_package
 from ebpfjit.program import Instruction, Program, SourceLine
 from ebpfjit.ready import Brought, Ready, environment_of
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runner import Result, run_on
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution

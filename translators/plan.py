@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from enum import Enum
 
-from ebpfjit.record import dataclass, record
+from ebpfjit.record import dataclass, field, record
 
 
 @record

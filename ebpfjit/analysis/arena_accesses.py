@@ -18,7 +18,6 @@ arena and nothing else, whatever is in its register, and any other one is checke
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field, replace
 from typing import Any
 
 from ebpfjit.analysis.accesses import SUMS
@@ -26,7 +25,7 @@ from ebpfjit.analysis.origins import ARGUMENTS, KEPT, NEITHER, WORD, Origin, Ori
 from ebpfjit.bits import W64
 from ebpfjit.isa.spec import FRAME_POINTER, FROM_ARENA, Kind
 from ebpfjit.program import SLOT_SIZE, Instruction, Program
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field, replace
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE
 
 ACCESSES = (Kind.LOAD, Kind.STORE, Kind.ATOMIC)

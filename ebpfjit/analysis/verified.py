@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from dataclasses import replace
 from typing import Any
 
 from ebpfjit.analysis.arena_accesses import ArenaUse, arena_use, narrowed
@@ -18,7 +17,7 @@ from ebpfjit.analysis.segments import Segments, segments_of
 from ebpfjit.errors import EMPTY, LoadError, VerifierError
 from ebpfjit.isa.spec import FRAME_POINTER
 from ebpfjit.program import Program
-from ebpfjit.record import dataclass, lazy
+from ebpfjit.record import dataclass, lazy, replace
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE, STACK_SIZE
 
 STACK_ALIGNMENT = 16

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import field
 from itertools import islice
 
 from ebpfjit.assembler.lexer import MAX_WORD, REGISTERS, is_label
 from ebpfjit.bits import W16, W32, W64
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 
 _MOST_DIGITS = 40
 _MOST_SUGGESTIONS = 1000

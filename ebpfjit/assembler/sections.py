@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import field
 
 from ebpfjit.assembler.lexer import column_of, error, take_label
 from ebpfjit.assembler.operands import Rejected, integer
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 
 MAX_DATA = 1 << 24
 """Bytes of variables of a text."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from ebpfjit.cli.parameters import Argument, Option, WrongUsage
+from ebpfjit.record import replace
 
 if TYPE_CHECKING:
     from ebpfjit.bench.benchmark import Benchmark, Plan

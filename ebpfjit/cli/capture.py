@@ -9,7 +9,6 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import field, replace
 from typing import IO, Any
 
 from ebpfjit.capture import Batch, Writer, read
@@ -20,7 +19,7 @@ from ebpfjit.cli.verdicts import Table
 from ebpfjit.errors import CaptureError, EbpfError, ExecutionError, InputError
 from ebpfjit.function import JitFunction
 from ebpfjit.program import Program
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field, replace
 from ebpfjit.runner import Result
 from ebpfjit.runtime.changed import NO_REASON, Changed
 from ebpfjit.runtime.contexts import ProgramType, program_type

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ebpfjit.cli import files
@@ -11,6 +10,7 @@ from ebpfjit.cli.options import Btf, File, Json, Kconfig, Maps, ProgramName, loa
 from ebpfjit.cli.output import print_json, shown_name
 from ebpfjit.cli.parameters import Option
 from ebpfjit.literals import named_type
+from ebpfjit.record import replace
 
 if TYPE_CHECKING:
     from ebpfjit.compatibility.need import Need

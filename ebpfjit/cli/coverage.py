@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated, ParamSpec, get_type_hints
+from typing import Annotated, ParamSpec
 
-from ebpfjit.cli.parameters import Option, WrongUsage
+from ebpfjit.cli.parameters import Option, WrongUsage, parameters_of
 
 P = ParamSpec("P")
 
@@ -24,26 +23,18 @@ CovReport = Annotated[
 
 def counted(command: Callable[P, None]) -> Callable[..., None]:
     """Return a command that takes --cov and --cov-report besides."""
-    own = inspect.signature(command)
+    own = parameters_of(command)
 
     @functools.wraps(command)
     def with_coverage(*arguments: P.args, **options: P.kwargs) -> None:
         cov, cov_report = bool(options.pop("cov", False)), options.pop("cov_report", None)
         assert cov_report is None or isinstance(cov_report, str)
-        if (cov or cov_report is not None) and options.get("file", own.parameters["file"].default) is None:
+        if (cov or cov_report is not None) and options.get("file", own["file"][1]) is None:
             raise WrongUsage("--cov is for the program of a FILE: those that are made have no lines")
         with _coverage("term" if cov and cov_report is None else cov_report, bool(options.get("as_json"))):
             command(*arguments, **options)
 
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    more = [
-        inspect.Parameter("cov", keyword, default=False, annotation=Cov),
-        inspect.Parameter("cov_report", keyword, default=None, annotation=CovReport),
-    ]
-    hints = get_type_hints(command, include_extras=True)
-    given = [each.replace(annotation=hints[name]) for name, each in own.parameters.items()]
-    with_coverage.__signature__ = own.replace(parameters=[*given, *more])  # type: ignore[attr-defined]
-    with_coverage.__annotations__ = {**hints, "cov": Cov, "cov_report": CovReport}
+    with_coverage.more = {"cov": (Cov, False), "cov_report": (CovReport, None)}  # type: ignore[attr-defined]
     return with_coverage
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +27,7 @@ from ebpfjit.cli.options import (
 from ebpfjit.cli.output import print_json
 from ebpfjit.cli.parameters import Argument, Option
 from ebpfjit.errors import InputError
+from ebpfjit.record import replace
 
 if TYPE_CHECKING:
     from ebpfjit.difftest.case import Case, Input

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Sequence
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args
 
 import typer
 
 from ebpfjit.cli.commands import COMMANDS, function_of
-from ebpfjit.cli.parameters import Argument, Option, WrongUsage
+from ebpfjit.cli.parameters import REQUIRED, Argument, Option, WrongUsage, parameters_of
 
 WRONG: Any = typer.BadParameter.__mro__[2]
 """Click's ClickException, wherever typer has it from."""
@@ -47,11 +47,14 @@ def _typers(parameter: Option | Argument) -> Any:
 
 def _command(function: Callable[..., Any], call: Call) -> Callable[..., Any]:
     """Return what typer calls in place of a command's function, with the same parameters."""
-    hints = get_type_hints(function, include_extras=True)
-    types = {}
-    for name in inspect.signature(function).parameters:
-        type_, *said = get_args(hints[name])
-        types[name] = Annotated[type_, _typers(said[0])]
+    types, told = {}, []
+    for name, (hint, default) in parameters_of(function).items():
+        type_, said = get_args(hint)
+        types[name] = Annotated[type_, _typers(said)]
+        given = inspect.Parameter.empty if default is REQUIRED else default
+        told.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=given, annotation=types[name])
+        )
 
     def command(**given: Any) -> Any:
         try:
@@ -59,8 +62,6 @@ def _command(function: Callable[..., Any], call: Call) -> Callable[..., Any]:
         except WrongUsage as error:
             raise typer.BadParameter(str(error)) from None
 
-    parameters = inspect.signature(function).parameters.values()
-    told = [each.replace(annotation=types[each.name]) for each in parameters]
     command.__signature__ = inspect.Signature(told)  # type: ignore[attr-defined]
     command.__annotations__ = types
     command.__doc__ = function.__doc__

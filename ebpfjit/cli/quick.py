@@ -12,11 +12,10 @@ import re
 import types
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
-from inspect import Parameter, signature
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 from ebpfjit.cli.commands import COMMANDS, function_of
-from ebpfjit.cli.parameters import Argument, Option
+from ebpfjit.cli.parameters import REQUIRED, Argument, Option, parameters_of
 
 _INT = re.compile("-?[0-9]{1,18}", re.ASCII)
 _FLOAT = re.compile("[0-9]{1,9}([.][0-9]{1,9})?", re.ASCII)
@@ -39,9 +38,8 @@ def read(arguments: Sequence[str]) -> tuple[Callable[..., Any], dict[str, Any]] 
 
 def _given(function: Callable[..., Any], words: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of a function; what is not told is left to its defaults."""
-    hints = get_type_hints(function, include_extras=True)
-    parameters = signature(function).parameters
-    said = {name: (*get_args(hints[name]),) for name in parameters}  # (type, Option or Argument)
+    parameters = parameters_of(function)
+    said = {name: get_args(hint) for name, (hint, _) in parameters.items()}  # (type, Option or Argument)
     options = {
         spelled: name
         for name, (type_, marker) in said.items()
@@ -72,9 +70,8 @@ def _given(function: Callable[..., Any], words: Sequence[str]) -> dict[str, Any]
             found[name] = spelled not in negated
         else:
             _add(found, name, said[name], value if has_value else _next(rest))
-    for name, parameter in parameters.items():
-        if parameter.default is Parameter.empty and name not in found:
-            raise Unclear
+    if any(default is REQUIRED and name not in found for name, (_, default) in parameters.items()):
+        raise Unclear
     return found
 
 

@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +27,7 @@ from ebpfjit.cli.output import fail, naming, print_json
 from ebpfjit.cli.parameters import Option, WrongUsage
 from ebpfjit.literals import EngineName, named_engine, named_type
 from ebpfjit.program import Program
+from ebpfjit.record import replace
 
 if TYPE_CHECKING:
     from ebpfjit.elf.loader import Object
@@ -222,6 +222,8 @@ def _result_json(result: Result, program: Program) -> dict[str, object]:
         "output": list(result.output),
     }
     if program.type is not None:
+        from dataclasses import asdict
+
         shown |= {
             "action": result.action,
             "metadata": result.metadata.hex(),

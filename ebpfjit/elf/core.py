@@ -14,7 +14,6 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import field, replace
 from enum import IntEnum
 from typing import Generic, TypeVar
 
@@ -24,7 +23,7 @@ from ebpfjit.elf.budget import ERROR_COST, STEP, OverBudget
 from ebpfjit.elf.core_types import MEMBERS_OF_STEP, SIGNED, Comparison, CoreError
 from ebpfjit.elf.reader import ObjectFile, Section
 from ebpfjit.errors import LoadError
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field, replace
 from ebpfjit.runtime.faults import CORE_POISON
 
 MAX_ACCESSES = 64

@@ -8,12 +8,11 @@ pins=mapping                                             LIBBPF_PIN_BY_NAME: tak
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import field, replace
 from typing import Any
 
 from ebpfjit.elf.maps import as_loaders_do
 from ebpfjit.errors import MapRefused
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field, replace
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 

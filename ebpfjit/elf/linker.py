@@ -20,7 +20,6 @@ import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from copy import copy
-from dataclasses import field, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -38,7 +37,7 @@ from ebpfjit.errors import DecodeError, EbpfError, LoadError
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reference
 from ebpfjit.literals import named_type
 from ebpfjit.program import SLOT_SIZE, Instruction, Kfunc, Program, SourceLine, TypeInfo, decode
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field, replace
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.kfuncs.table import kfuncs
 from ebpfjit.runtime.symbols import address_of_symbol

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from dataclasses import field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
@@ -14,7 +13,7 @@ from ebpfjit.literals import TypeName, Types
 from ebpfjit.named import Named, absent, cut, few
 from ebpfjit.once import import_alone, load_package
 from ebpfjit.program import Buffer, Program
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field, replace
 from ebpfjit.runtime.environment import Environment
 
 if TYPE_CHECKING:

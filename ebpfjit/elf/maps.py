@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -24,7 +23,7 @@ from ebpfjit.elf.codec import codec_of
 from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol, name_of_place
 from ebpfjit.elf.special import special_fields
 from ebpfjit.errors import LoadError
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, replace
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType, MapTypes
 from ebpfjit.runtime.maps.special import SpecialField
 

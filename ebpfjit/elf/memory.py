@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 from ebpfjit.elf import globals as variables
 from ebpfjit.elf.arenas import ArenaVariables, first_arena
@@ -22,7 +21,7 @@ from ebpfjit.elf.maps import DefinedMap, find_maps, is_legacy
 from ebpfjit.elf.pointers import FunctionPointer, RefusedRange, find_pointers
 from ebpfjit.elf.reader import ObjectFile, Section, Symbol
 from ebpfjit.errors import LoadError, MapRefused
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, replace
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType, MapTypes
 from ebpfjit.runtime.maps.refused import RefusedMap

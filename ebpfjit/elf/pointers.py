@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Container
-from dataclasses import field
 
 from ebpfjit.elf.budget import ERROR_COST, STEP
 from ebpfjit.elf.reader import ObjectFile, Relocation, Section, Symbol
 from ebpfjit.elf.relocation import R_BPF_64_ABS64, R_BPF_NONE, UNSUPPORTED_NAMES
 from ebpfjit.errors import LoadError
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 
 POINTER_SIZE = 8
 MOST_REFUSED = 64

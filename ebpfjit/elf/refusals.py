@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from copy import copy
-from dataclasses import field
 from typing import TYPE_CHECKING, TypeVar
 
 from ebpfjit.elf.budget import ENTRY_COST, ERROR_COST, OverBudget
 from ebpfjit.elf.reader import ObjectFile, Symbol
 from ebpfjit.errors import EbpfError, LoadError
 from ebpfjit.program import Program
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.helpers.presence import missing
 

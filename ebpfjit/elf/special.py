@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from ebpfjit.elf.btf import MAX_DEPTH, NO_MEMBER, Btf, Kind, Type
 from ebpfjit.elf.budget import STEP
+from ebpfjit.record import replace
 from ebpfjit.runtime.maps.special import (
     HEADS,
     KINDS,

@@ -13,11 +13,10 @@ an integer (fixed; 0 where the field is reserved) or the role it plays.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
 from enum import Enum
 
 from ebpfjit.bits import W64, Width
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 
 REGISTER_COUNT = 11
 """r0 to r10."""

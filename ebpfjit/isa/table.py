@@ -12,12 +12,12 @@ page in docs/ all read these rows. Opcodes are built from RFC 9669's parts:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from operator import attrgetter
 from typing import Any, TypeVar
 
 from ebpfjit.bits import W32, W64, WIDTH_OF_SIZE, Width
 from ebpfjit.isa.spec import Imm, Kind, Offset, Reg, Row
+from ebpfjit.record import replace
 
 LD, LDX, ST, STX, ALU, JMP, JMP32, ALU64 = range(8)
 K, X = 0x00, 0x08

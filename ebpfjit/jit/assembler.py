@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from ebpfjit.errors import JitUnavailable, TranslationError
 from ebpfjit.jit.cpu import machine
 from ebpfjit.memo import Memo
 from ebpfjit.once import ForkLock
-from ebpfjit.record import record
+from ebpfjit.record import record, replace
 from ebpfjit.translators.emitter import Line, Part, SlotLine, Snippet
 
 MARKER = 0x9E3779B97F4A7C15

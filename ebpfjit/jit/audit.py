@@ -16,7 +16,6 @@ wrong, whatever the program did. What is audited follows from the program alone,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from ebpfjit.analysis.entries import OUTWARD
@@ -24,6 +23,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import AuditFailure
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
+from ebpfjit.record import replace
 from ebpfjit.runtime import faults
 from ebpfjit.translators.plan import Audit, MapCall, MapOperation
 

@@ -11,7 +11,6 @@ import ctypes
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from ebpfjit.errors import AuditFailure, ExecutionError, InputError, Stopped
 from ebpfjit.jit.callables import tier_up
 from ebpfjit.jit.gate import Gate, takers
 from ebpfjit.jit.routines import routines
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runtime import counters
 from ebpfjit.runtime.changed import NO_REASON, Changed
 from ebpfjit.runtime.contexts import XdpContext

@@ -26,7 +26,6 @@ import time
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
 from typing import Any, BinaryIO
 
 from ebpfjit.analysis.verified import Verified
@@ -38,7 +37,7 @@ from ebpfjit.jit.routines import layout_of_host, provide, routines
 from ebpfjit.once import once
 from ebpfjit.options import CHOSEN
 from ebpfjit.program import Program
-from ebpfjit.record import dataclass, lazy
+from ebpfjit.record import dataclass, fields, is_dataclass, lazy
 from ebpfjit.runtime.rights import Rights
 
 try:

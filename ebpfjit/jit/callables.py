@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
 from weakref import ref
 
@@ -23,7 +22,7 @@ from ebpfjit.jit.routines import STATE_OFFSET, routines, watch, word
 from ebpfjit.jit.tiers import heat_of
 from ebpfjit.once import once
 from ebpfjit.options import Options
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, replace
 from ebpfjit.runtime.execution import SLICE
 from ebpfjit.sealed import Entry, Sealed, inside
 from ebpfjit.translators.host import SHAPES

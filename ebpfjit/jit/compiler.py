@@ -8,7 +8,6 @@ pc_N, leave_N         baseline code (`baseline`), where these go on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
 
 from ebpfjit.analysis.baseline import baseline
 from ebpfjit.analysis.verified import Verified
@@ -29,7 +28,7 @@ from ebpfjit.optimizer.registers import place
 from ebpfjit.optimizer.remarks import blamed
 from ebpfjit.optimizer.slots import has_slots
 from ebpfjit.program import Instruction
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field, replace
 from ebpfjit.translators.labels import function_label
 from ebpfjit.translators.machine import Registers
 from ebpfjit.translators.plan import Plan

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Mapping
-from dataclasses import field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -23,7 +22,7 @@ from ebpfjit.jit.stages import done
 from ebpfjit.once import import_alone, once
 from ebpfjit.options import DEFAULTS, Options
 from ebpfjit.program import Program
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field, replace
 from ebpfjit.runtime import counters, faults
 from ebpfjit.runtime.execution import (
     CODE_ADDRESS,

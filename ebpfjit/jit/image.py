@@ -5,10 +5,9 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import field
 
 from ebpfjit.errors import TranslationError
-from ebpfjit.record import record
+from ebpfjit.record import field, record
 from ebpfjit.translators.block import NO_PC, Limit
 
 SLOT_SIZE = 8

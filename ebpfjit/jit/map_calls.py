@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis.verified import Verified
@@ -13,6 +12,7 @@ from ebpfjit.jit.audit import audited
 from ebpfjit.jit.routines import routines
 from ebpfjit.once import once
 from ebpfjit.options import Options
+from ebpfjit.record import replace
 from ebpfjit.runtime.helpers.names import DELETE, LOOKUP, UPDATE
 from ebpfjit.runtime.maps.bytecode import ARRAYS, HASHES, routine_of
 from ebpfjit.runtime.maps.definition import MapType

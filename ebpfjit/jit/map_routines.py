@@ -9,7 +9,6 @@ Each is compiled when the first program needs it, and stays for good.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from ebpfjit.analysis.verified import Verified, prepare
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
@@ -26,7 +25,7 @@ from ebpfjit.optimizer.passes import Known, optimised
 from ebpfjit.optimizer.registers import place
 from ebpfjit.options import NOTHING_PROMISED
 from ebpfjit.program import Program
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, replace
 from ebpfjit.runtime.maps import bytecode
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE
 from ebpfjit.translators.labels import function_label, map_symbol

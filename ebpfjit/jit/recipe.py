@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from ebpfjit.analysis.accesses import Promises
@@ -11,7 +10,7 @@ from ebpfjit.analysis.entries import Callers, Entries
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.jit import cpu
 from ebpfjit.options import DEFAULTS, Options
-from ebpfjit.record import dataclass, lazy
+from ebpfjit.record import dataclass, field, lazy, replace
 from ebpfjit.runtime.execution import CODE_ADDRESS, MAX_LOOPS
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
 

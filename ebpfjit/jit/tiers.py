@@ -12,11 +12,11 @@ what is called all the time has lost no more than it would have waited.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from ebpfjit.jit.gate import why_not
 from ebpfjit.options import Options
 from ebpfjit.program import Program
+from ebpfjit.record import replace
 
 WORTH = 150_000
 """How many instructions fast programs execute in the time that it takes to optimise one: some 50 µs."""

@@ -14,7 +14,6 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -25,6 +24,7 @@ from ebpfjit.kernel import vmlinux
 from ebpfjit.kernel.objects import LoadedProgram
 from ebpfjit.kernel.program_types import PROGRAM_TYPES
 from ebpfjit.kernel.syscalls import LoadAttributes
+from ebpfjit.record import replace
 from ebpfjit.runtime.maps.definition import MapDefinition, MapFlag
 from ebpfjit.runtime.maps.rules import PAGE_SIZE
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from dataclasses import replace
 from functools import cache
 from typing import Self
 
@@ -22,7 +21,7 @@ from ebpfjit.kernel.symbols import with_symbols
 from ebpfjit.kernel.syscalls import KernelUnavailable, LoadAttributes
 from ebpfjit.kernel.wrapping import RESULT_SIZE, has_may_goto, has_packet_loads, wrap
 from ebpfjit.program import Buffer, Program
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, replace
 from ebpfjit.runtime.attach import attachment
 
 LINK_HEADER_SIZE = 14

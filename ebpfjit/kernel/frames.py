@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +25,7 @@ from ebpfjit.kernel.objects import Link, LoadedProgram
 from ebpfjit.kernel.program_types import PROGRAM_TYPES, TestRun
 from ebpfjit.kernel.syscalls import CONTEXT_ROOM
 from ebpfjit.program import Program
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field, replace
 from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts import SkbContext, XdpContext, prepared
 from ebpfjit.runtime.contexts.arguments import Prototype

@@ -5,8 +5,6 @@ Program, its code with descriptors  ->  LoadAttributes  ->  BPF_PROG_LOAD  ->  L
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ebpfjit.errors import LoadError
 from ebpfjit.kernel import vmlinux
 from ebpfjit.kernel.objects import LoadedProgram
@@ -16,6 +14,7 @@ from ebpfjit.kernel.symbols import with_symbols
 from ebpfjit.kernel.syscalls import KernelVerifierError, LoadAttributes
 from ebpfjit.kernel.types import refused, types_of
 from ebpfjit.program import Program
+from ebpfjit.record import replace
 from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts.types import program_type
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
 
 from ebpfjit.program import SLOT_SIZE, Instruction, Program
+from ebpfjit.record import replace
 
 Value = TypeVar("Value")
 

@@ -9,11 +9,10 @@ View
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import Any
 
 from ebpfjit.program import SourceLine
-from ebpfjit.record import dataclass, record
+from ebpfjit.record import dataclass, field, record
 
 OPTIMISED, BASELINE, SHARED = "optimised", "baseline", "shared"
 """The tiers of code: the third is what both use, from the entry on."""

@@ -54,14 +54,13 @@ in baseline code, which does it again from that instruction on, with the fault, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import field
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
 from ebpfjit.isa.table import UNENCODED
 from ebpfjit.optimizer.remarks import Remark
 from ebpfjit.optimizer.shape import Shape
-from ebpfjit.record import dataclass, lazy, record
+from ebpfjit.record import dataclass, field, lazy, record
 
 BOUND, ALIGNED, PAY, LEAVE, COUNT = (
     UNENCODED[name] for name in ("BOUND", "ALIGNED", "PAY", "LEAVE", "COUNT")

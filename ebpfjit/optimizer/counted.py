@@ -18,7 +18,6 @@ One more round follows on those that are done at once, always: what the loop mak
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ebpfjit.bits import W64, Width
 from ebpfjit.isa.spec import Kind, Row
@@ -26,7 +25,7 @@ from ebpfjit.isa.table import BY_NAME
 from ebpfjit.optimizer.code import PAY, Block, Code, Op, Way
 from ebpfjit.optimizer.flow import homes_of
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED
-from ebpfjit.record import record
+from ebpfjit.record import record, replace
 
 MOST_STEP = 1 << 12
 """How far what steps may step in a round."""

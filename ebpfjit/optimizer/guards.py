@@ -39,7 +39,6 @@ the first check behind that stands for all that the comparison spoke of:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.entries import OUTWARD_CALLS
@@ -51,7 +50,7 @@ from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.facts import UNKNOWN, Facts, Placed
 from ebpfjit.optimizer.intervals import as_signed, zeros_of
 from ebpfjit.optimizer.ranges import Trail, Walk
-from ebpfjit.record import record
+from ebpfjit.record import record, replace
 
 LONGEST_SPAN = 4096
 """Bytes that one check stands for: a page, as what lies behind might be the end of memory."""

@@ -32,7 +32,6 @@ is asked for where it is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ebpfjit.bits import W64
 from ebpfjit.isa.spec import Kind, Row
@@ -55,7 +54,7 @@ from ebpfjit.optimizer.trips import (
     shifted,
     way_of,
 )
-from ebpfjit.record import record
+from ebpfjit.record import record, replace
 
 LARGEST = (1 << 31) - 1
 """How far a counter may get: more would take a second, and no check is needed for what takes so long."""

@@ -24,13 +24,11 @@ calls that are not done away with and for those of baseline code.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.optimizer.code import PAY, Block, Code, Op, Way
 from ebpfjit.optimizer.flow import homes_of, uses_of
-from ebpfjit.record import record
+from ebpfjit.record import record, replace
 
 JUMP, COPY = BY_NAME["JA"], BY_NAME["MOV64_X"]
 PLAIN = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.PAY})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
 
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.verified import Verified
@@ -29,7 +28,7 @@ from ebpfjit.optimizer.rules.selects import select
 from ebpfjit.optimizer.safepoints import look_once
 from ebpfjit.optimizer.unrolling import unroll
 from ebpfjit.optimizer.vectors import vectorise
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, replace
 
 
 @dataclass(slots=True)

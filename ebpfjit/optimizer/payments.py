@@ -17,12 +17,12 @@ look at it: at calls, and at the ends of functions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from operator import is_not
 
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.optimizer.code import PAY, Block, Code, Exit, Op, Way, with_exit
+from ebpfjit.record import replace
 
 SETTLES = frozenset(
     {Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER, Kind.PACKET_LOAD, Kind.EXIT}

@@ -22,7 +22,6 @@ so that each round may have its own.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 
 from ebpfjit.isa.spec import Kind
@@ -30,6 +29,7 @@ from ebpfjit.optimizer.code import PAY, Block, Code, Exit, Op, Way
 from ebpfjit.optimizer.counted import Counted, Making, way_back
 from ebpfjit.optimizer.flow import homes_of
 from ebpfjit.optimizer.payments import SETTLES
+from ebpfjit.record import replace
 
 MOST_OPERATIONS = 24
 """Operations of a loop that is unrolled, its payments left out."""

@@ -34,14 +34,13 @@ address is made of 32 bits, rounds in which these would wrap are done one by one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ebpfjit.bits import W32, W64, Width
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, REDUCTIONS, UNENCODED
 from ebpfjit.optimizer.code import BOUND, PAY, Code, Exit, Op, Way
 from ebpfjit.optimizer.counted import MOST_STEP, Counted, Enough, Making, way_back
-from ebpfjit.record import record
+from ebpfjit.record import record, replace
 
 VECTOR_BYTES, MOST_BYTES = 16, 64
 """Rounds at once load whole vectors, at most so many bytes of the array with the largest elements."""

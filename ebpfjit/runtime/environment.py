@@ -7,12 +7,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
 from typing import Any, NamedTuple
 
 from ebpfjit.bits import U64_MASK
 from ebpfjit.named import brief
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field, replace
 from ebpfjit.runtime import timers
 from ebpfjit.runtime.foreign import stretches_of
 from ebpfjit.runtime.given import MAPPING, NUMBER, TEXT, TUPLE, Kind, check, check_each

@@ -5,11 +5,10 @@ from __future__ import annotations
 import ctypes
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
 from ebpfjit.bits import U64_MASK
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.memory import AddressSpace, Region, Stack
 

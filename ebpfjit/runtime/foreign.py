@@ -15,11 +15,10 @@ from __future__ import annotations
 import ctypes
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import field
 from typing import Any
 
 from ebpfjit.bits import U64_MASK
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runtime.memory import address_of, flat_view
 
 USER_END, KERNEL_START = 0x7FFF_FFFF_F000, 0xFFFF_8000_0000_0000

@@ -13,12 +13,11 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runtime import c_stack, faults
 from ebpfjit.runtime.rights import Rights
 

@@ -10,12 +10,11 @@ The user fills it; the longest prefix wins, then the lowest metric:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ebpfjit.named import brief
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runtime.given import MAPPING, NUMBER, TEXT, TUPLE, U8, U16, U32, Kind, check, check_each
 
 LOOPBACK = 1

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import field
 from typing import Any
 
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runtime.given import TEXT
 
 WINDOW = 1 << 20

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import field, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field, replace
 from ebpfjit.runtime import held, memory
 from ebpfjit.runtime.heap import heap
 from ebpfjit.runtime.maps.special import OBJ_DROP, ObjectLayout, SpecialField

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable
-from dataclasses import field
 from typing import Any
 
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 
 SIZES = (1, 2, 4, 8)
 STORES_SHIFT = 4

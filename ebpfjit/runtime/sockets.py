@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import field
 from operator import index
 
 from ebpfjit.named import brief
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runtime.given import MAPPING, NUMBER, S32, TEXT, TUPLE, U32, U64, check
 
 SOCK_SIZE = 80

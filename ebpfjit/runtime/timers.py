@@ -17,14 +17,13 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import field
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
 
 from ebpfjit.bits import W64
 from ebpfjit.errors import ExecutionError
 from ebpfjit.once import ForkLock
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.heap import heap
 

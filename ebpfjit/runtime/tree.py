@@ -7,10 +7,9 @@ rotations; one that is removed gives its place to the next in order where it has
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field
 from typing import Any
 
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 
 
 @dataclass(eq=False, slots=True)

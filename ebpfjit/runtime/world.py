@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.once import import_alone
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
 from ebpfjit.runtime.memory import running

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from inspect import Parameter, signature
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import pytest
 
 from ebpfjit.cli import full, quick
 from ebpfjit.cli.commands import COMMANDS, function_of
-from ebpfjit.cli.parameters import Argument
+from ebpfjit.cli.parameters import REQUIRED, Argument, parameters_of
 
 GOOD = ("x.s", "-", "5", "-5")
 ODD = ("0", "+5", "1_0", "0.5", "1e3", "nan", " 7", "", "jit", "linux", "JIT", "a=b", "--", "-o")
@@ -27,17 +26,15 @@ def _typers(arguments: list[str]) -> tuple[Any, dict[str, Any]] | None:
 def _words_of(function: Callable[..., Any], chance: random.Random) -> list[str]:
     """Return arguments for a command: mostly what fits, in any order, and what does not."""
     words: list[list[str]] = []
-    hints = get_type_hints(function, include_extras=True)
-    often = min(0.25, 3 / len(hints))  # each more is one more that may be wrong
-    for name, hint in hints.items():
-        if name == "return":
-            continue
+    parameters = parameters_of(function)
+    often = min(0.25, 3 / len(parameters))  # each more is one more that may be wrong
+    for name, (hint, default) in parameters.items():
         type_, marker = get_args(hint)
         values = [member.value for member in _members(type_)] or GOOD
         value = chance.choice(values if chance.random() < 0.85 else ODD)
         if isinstance(marker, Argument):
             words += [[value]] if chance.random() < 0.9 else []
-        elif signature(function).parameters[name].default is Parameter.empty or chance.random() < often:
+        elif default is REQUIRED or chance.random() < often:
             spelled = chance.choice(marker.names or (f"--{name.replace('_', '-')}",))
             if type_ is bool:
                 off = not marker.names and chance.random() < 0.5
@@ -57,7 +54,7 @@ def _members(type_: Any) -> list[Any]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_is_read_quickly_is_what_typer_reads(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     function, chance, read = function_of(command), random.Random(command), 0
-    defaults = {name: each.default for name, each in signature(function).parameters.items()}
+    defaults = {name: default for name, (_, default) in parameters_of(function).items()}
     for _ in range(40):
         arguments = [command, *_words_of(function, chance)]
         found = quick.read(arguments)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -73,6 +73,62 @@ def test_values_are_shown_compared_and_hashed_alike(options: dict[str, bool]) ->
         )
         seen.append((list(map(repr, values)), list(map(str, values)), equal, hashes, shape))
     assert seen[0] == seen[1]
+
+
+@record.dataclass(frozen=True, kw_only=True)
+class Asked:
+    known: ClassVar[int] = 3
+    name: str
+    sizes: list[int] = dataclasses.field(default_factory=list)
+    place: Pair = record.field(default=Pair(1), repr=False)
+    count: int = record.field(default=5, init=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class More(Asked):
+    """Somebody else's, of one of ours."""
+
+    further: int = 0
+
+
+class Plain(Asked):
+    pass
+
+
+@pytest.mark.parametrize("cls", [Asked, More, Plain])
+def test_what_the_standard_library_does_with_dataclasses_it_does_with_ours(cls: Any) -> None:
+    value = cls(name="a", sizes=[1])
+    assert dataclasses.is_dataclass(cls)
+    assert record.is_dataclass(value)
+    names = ["name", "sizes", "place", "count", *(["further"] if cls is More else [])]
+    assert [each.name for each in dataclasses.fields(value)] == names
+    assert [each.name for each in record.fields(cls)] == names
+    assert dataclasses.asdict(value)["place"] == {"first": 1, "second": (), "note": ""}
+    for replace in (dataclasses.replace, record.replace, getattr(copy, "replace", record.replace)):
+        other = replace(value, name="b")
+        assert type(other) is cls
+        assert (other.name, other.sizes is value.sizes, other.count) == ("b", True, 5)
+        with pytest.raises(ValueError, match="count"):
+            replace(value, count=6)
+        with pytest.raises(TypeError):
+            replace(value, nothing=6)
+    default = dataclasses.fields(cls)[2]
+    assert (default.default, default.repr, default.kw_only) == (Pair(1), False, True)
+    assert cls(name="a").sizes is not cls(name="a").sizes
+
+
+def test_dataclasses_are_made_and_used_without_their_module() -> None:
+    source = (
+        "import sys; from ebpfjit.record import dataclass, field, fields, replace\n"
+        "@dataclass(frozen=True, slots=True)\n"
+        "class A:\n    x: int = field(default=1)\n    y: tuple[int, ...] = ()\n"
+        "assert replace(A(), y=(2,)) == A(1, (2,)) and len(fields(A)) == 2, repr(A())\n"
+        "print([name for name in ('dataclasses', 'inspect') if name in sys.modules])"
+    )
+    child = subprocess.run(
+        [sys.executable, "-S", "-c", source], capture_output=True, text=True, cwd=CHECKOUT, check=True
+    )
+    assert child.stdout == "[]\n"
 
 
 def kept_by(dataclass: Any, options: dict[str, bool]) -> Any:

@@ -9,11 +9,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
 from typing import Any, Protocol
 
 from ebpfjit.errors import InputError
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runtime.contexts.outcome import FieldValues, Outcome
 from ebpfjit.runtime.contexts.packet import LARGEST_PACKET
 from ebpfjit.runtime.contexts.plain import StructContext

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from ebpfjit.errors import InputError
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, replace
 from ebpfjit.runtime.rights import SIZES, Rights, table_of
 
 _CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}

@@ -8,10 +8,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from ebpfjit.errors import InputError
+from ebpfjit.record import replace
 from ebpfjit.runtime.contexts.outcome import Outcome
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, ROOM
 from ebpfjit.runtime.contexts.types import ProgramType

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any
 
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 
 FieldValues = dict[str, Any]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field, replace
 from enum import Enum
 from typing import Any
 
 from ebpfjit.errors import InputError
 from ebpfjit.once import once
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field, replace
 from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.contexts import structs
 from ebpfjit.runtime.contexts.fields import Struct

@@ -9,14 +9,12 @@ bound()[5](r1, r2, r3, r4, r5)  ->  ktime_get_ns(current world)
 from __future__ import annotations
 
 import importlib
-import inspect
-import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.once import once
+from ebpfjit.once import modules_of, once
 from ebpfjit.record import dataclass
 from ebpfjit.runtime import held
 from ebpfjit.runtime.execution import HelperFunction
@@ -58,6 +56,16 @@ class Helper:
 _registered: dict[int, Helper] = {}
 
 
+def argument_count(function: Implementation) -> int:
+    """Return how many arguments a function takes besides the world."""
+    code = getattr(function, "__code__", None)
+    if code is None or hasattr(function, "__wrapped__"):
+        import inspect  # it takes longer to import than all helpers that most programs call
+
+        return len(inspect.signature(function).parameters) - 1
+    return int(code.co_argcount) - 1
+
+
 def helper(
     *names: str,
     ends_rights: bool = False,
@@ -76,7 +84,7 @@ def helper(
     """
 
     def register(function: Implementation) -> Implementation:
-        arguments = len(inspect.signature(function).parameters) - 1
+        arguments = argument_count(function)
         for name in names:
             number = NUMBERS[name]
             if number in _registered:
@@ -103,8 +111,8 @@ def helper(
 def helpers() -> Mapping[int, Helper]:
     """Return all helpers by number. The first call imports their modules: all of this folder."""
     package = importlib.import_module("ebpfjit.runtime.helpers")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    for module in modules_of(package):
+        importlib.import_module(f"{package.__name__}.{module}")
     return MappingProxyType(dict(sorted(_registered.items())))
 
 

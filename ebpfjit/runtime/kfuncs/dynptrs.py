@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 
 from ebpfjit.bits import W32
+from ebpfjit.record import replace
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.netfilter import NetfilterContext
 from ebpfjit.runtime.contexts.packet import PacketContext

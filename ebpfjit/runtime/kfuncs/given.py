@@ -12,13 +12,13 @@ from __future__ import annotations
 import operator
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from ebpfjit.bits import U64_MASK, Width
 from ebpfjit.errors import ExecutionError
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Kfunc, Number, Program
+from ebpfjit.record import replace
 from ebpfjit.runtime import held, memory
 from ebpfjit.runtime.execution import HelperFunction, NativeHelper
 from ebpfjit.runtime.memory import Region

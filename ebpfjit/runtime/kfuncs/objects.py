@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from dataclasses import replace
 
 from ebpfjit.errors import ExecutionError
+from ebpfjit.record import replace
 from ebpfjit.runtime import owned
 from ebpfjit.runtime.helpers.locks import RESILIENT, special_field
 from ebpfjit.runtime.kfuncs.table import kfunc

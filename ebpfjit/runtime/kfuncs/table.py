@@ -9,18 +9,16 @@ functions_of(program)[id](r1, r2, r3, r4, r5)  ->  iter_num_next(current world, 
 from __future__ import annotations
 
 import importlib
-import inspect
-import pkgutil
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
-from ebpfjit.once import once
+from ebpfjit.once import modules_of, once
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime import held
 from ebpfjit.runtime.execution import HelperFunction
-from ebpfjit.runtime.helpers.table import bind, ending
+from ebpfjit.runtime.helpers.table import argument_count, bind, ending
 
 Implementation = TypeVar("Implementation", bound=Callable[..., int])
 
@@ -56,7 +54,7 @@ def kfunc(
     """
 
     def register(function: Implementation) -> Implementation:
-        arguments = len(inspect.signature(function).parameters) - 1
+        arguments = argument_count(function)
         for name in names:
             if name in _registered:
                 raise ValueError(f"{name} is registered already")
@@ -70,8 +68,8 @@ def kfunc(
 def kfuncs() -> Mapping[str, KernelFunction]:
     """Return all kernel functions by name. The first call imports their modules: all of this folder."""
     package = importlib.import_module("ebpfjit.runtime.kfuncs")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    for module in modules_of(package):
+        importlib.import_module(f"{package.__name__}.{module}")
     return MappingProxyType(dict(sorted(_registered.items())))
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from ebpfjit.errors import ExecutionError
+from ebpfjit.record import replace
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps.definition import BPF_ANY, MapDefinition, MapFlag, MapType
 from ebpfjit.runtime.maps.tabled import TabledMap, capacity_of

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import struct
 from copy import copy, deepcopy
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.bits import W64
 from ebpfjit.errors import EbpfError, PicklingRefused
-from ebpfjit.record import record
+from ebpfjit.record import record, replace
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps.storage import Storage, changing
 

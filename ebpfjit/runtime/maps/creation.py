@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
+from ebpfjit.record import replace
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.maps import rules
 from ebpfjit.runtime.maps.arena import Arena

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import field
 from enum import IntEnum, IntFlag
 from typing import Any, Protocol
 
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runtime.maps.special import SpecialField
 
 

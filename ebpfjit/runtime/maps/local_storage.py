@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from ebpfjit.bits import U64_MASK
+from ebpfjit.record import replace
 from ebpfjit.runtime.environment import Environment, Task
 from ebpfjit.runtime.foreign import KERNEL_START
 from ebpfjit.runtime.maps.definition import BPF_NOEXIST, MapDefinition, MapType

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -13,7 +12,7 @@ from ebpfjit.errors import MapError, MapRefused
 from ebpfjit.literals import named_type
 from ebpfjit.once import ForkLock
 from ebpfjit.program import Program
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, replace
 from ebpfjit.runtime.attach import XDP_FRAGS, attachment
 from ebpfjit.runtime.contexts.types import TYPES
 from ebpfjit.runtime.environment import Environment
