@@ -32,6 +32,7 @@ _NEGATED = {"jne": "jeq", "jneq": "jeq", "jlt": "jge", "jle": "jgt"}
 """What bpf_asm turns round: a branch on what does not hold."""
 _SAME = {"ldi": "ld", "ldxi": "ldx", "jmp": "ja"}
 _NAMES = {name: ANCILLARY + offset for name, offset in ANCILLARIES.items()}
+_NAMES["vlan_pr"] = _NAMES["vlan_avail"]
 _HEX = ("and", "or", "xor", "jeq", "jgt", "jge", "jset", "ld", "ldx")
 """Operations whose numbers are written in base 16."""
 
@@ -81,7 +82,7 @@ def _operand(row: Row, k: int, pc: int, space: str, length: str) -> str:
         Form.INDEX: "x",
         Form.ACCUMULATOR: "a",
         Form.NOTHING: "",
-        Form.TARGET: str(pc + 1 + k),
+        Form.TARGET: str(signed(pc + 1 + k & MASK)),  # libpcap's protochain goes back
     }[row.form]
 
 
@@ -99,30 +100,26 @@ def _tcpdump(instructions: Sequence[Instruction]) -> Iterator[str]:
 
 
 def _bpf_asm(instructions: Sequence[Instruction]) -> Iterator[str]:
-    targets = set[int]()
-    for each in instructions:
-        row = _row(each)
-        if row.kind is Kind.JUMP:
-            targets.add(each.pc + 1 + each.k)
-        elif row.kind is Kind.BRANCH:
-            targets |= {each.pc + 1 + each.jt, each.pc + 1 + each.jf}
+    targets = {each.pc + 1 + way for each in instructions for way in _ways(each)}
     for each in instructions:
         label = f"l{each.pc}:" if each.pc in targets else ""
-        yield f"{label:<8}{_asm_line(each)}".rstrip()
-    for target in sorted(targets):
-        if target >= len(instructions):
-            yield f"l{target}:"
+        yield f"{label:<8}{_asm_line(each, len(instructions))}".rstrip()
 
 
-def _asm_line(each: Instruction) -> str:
+def _ways(each: Instruction) -> tuple[int, ...]:
+    """Return how far an instruction jumps, from the one behind it on."""
+    kind = _row(each).kind
+    return (signed(each.k),) if kind is Kind.JUMP else (each.jt, each.jf) if kind is Kind.BRANCH else ()
+
+
+def _asm_line(each: Instruction, length: int) -> str:
     row, pc = _row(each), each.pc
+    ways = [f"l{pc + 1 + way}" if 0 <= pc + 1 + way < length else str(way & MASK) for way in _ways(each)]
     if row.kind is Kind.JUMP:
-        return f"jmp l{pc + 1 + each.k}"
+        return f"jmp {ways[0]}"
     name = ancillary(row, each.k)
     operand = name if name else _operand(row, each.k, pc, "", "len")
-    if row.kind is Kind.BRANCH:
-        operand += f", l{pc + 1 + each.jt}, l{pc + 1 + each.jf}"
-    return f"{row.name} {operand}"
+    return f"{row.name} {', '.join([operand, *ways])}"
 
 
 _WRITERS: dict[str, Callable[[Sequence[Instruction]], Iterator[str]]] = {
@@ -136,7 +133,8 @@ _WRITERS: dict[str, Callable[[Sequence[Instruction]], Iterator[str]]] = {
 def assemble(text: str) -> bytes:
     """Return the bytes (struct sock_filter) of a program, in any of the four dialects, told by how it looks.
 
-    Comments are `; ...`, `// ...` and `/* ... */`. Raises AssemblyError with line and column.
+    Comments are `; ...`, `// ...`, `/* ... */`, and lines that begin with `#`. As in bpf_asm upper case is
+    lower case, but for labels. Raises AssemblyError with line and column.
     """
     numbered = enumerate(_without_comments(text).splitlines(), 1)
     lines = [(number, line) for number, line in numbered if line.strip()]
@@ -154,7 +152,7 @@ def _without_comments(text: str) -> str:
     def blank(found: re.Match[str]) -> str:
         return "\n" * found[0].count("\n") or " "
 
-    return re.sub(r"/\*.*?\*/|//[^\n]*|;[^\n]*", blank, text, flags=re.DOTALL)
+    return re.sub(r"/\*.*?\*/|//[^\n]*|;[^\n]*|^#[^\n]*", blank, text, flags=re.DOTALL | re.MULTILINE)
 
 
 def _wrong(reason: str, number: int, line: str, at: int = 0) -> AssemblyError:
@@ -214,17 +212,18 @@ _LABEL = re.compile(r"\s*([A-Za-z_]\w*)\s*:")
 _NUMBER = r"(-?(?:0[xX][0-9a-fA-F]+|0b[01]+|\d+))"
 _FORMS = (
     (Form.LENGTH, re.compile(r"#?(?:len|pktlen)")),
-    (Form.HEADER, re.compile(rf"4\s*\*\s*\(\s*\[\s*{_NUMBER}\s*\]\s*&\s*(?:0xf|0xF|15)\s*\)")),
+    (Form.HEADER, re.compile(rf"4\s*\*\s*\(\s*\[\s*{_NUMBER}\s*\]\s*&\s*(?:0xf|15)\s*\)")),
     (Form.INDIRECT, re.compile(rf"\[\s*%?x\s*\+\s*{_NUMBER}\s*\]")),
     (Form.INDIRECT, re.compile(r"\[\s*%?x\s*\]()")),
     (Form.ABSOLUTE, re.compile(rf"\[\s*{_NUMBER}\s*\]")),
-    (Form.CELL, re.compile(rf"M\s*\[\s*{_NUMBER}\s*\]")),
+    (Form.CELL, re.compile(rf"m\s*\[\s*{_NUMBER}\s*\]")),
     (Form.NUMBER, re.compile(rf"#\s*{_NUMBER}")),
     (Form.INDEX, re.compile(r"%?x")),
     (Form.ACCUMULATOR, re.compile(r"%?a")),
     (Form.TARGET, re.compile(_NUMBER)),
     (Form.NOTHING, re.compile(r"")),
 )
+_IS_HEADER = dict(_FORMS)[Form.HEADER]
 
 
 def _read_text(lines: Sequence[tuple[int, str]]) -> list[Fields]:
@@ -250,9 +249,10 @@ def _statement(pc: int, number: int, line: str, text: str, labels: dict[str, int
     place, name, operand, taken, other = found.groups()
     if int(place) != pc:
         raise _wrong(f"instruction ({place}) stands at the place of ({pc:03})", number, line)
+    name = name.lower()
     row, k = _parsed(name, operand or ("a" if name == "ret" else ""), number, line)
     if row.kind is Kind.JUMP:
-        return _fits([row.code, 0, 0, k - pc - 1], number, line)
+        return _fits([row.code, 0, 0, k - pc - 1 & MASK], number, line)
     if (row.kind is Kind.BRANCH) != (taken is not None):
         has = "its targets: jt N jf N" if taken is None else "no targets"
         raise _wrong(f"{name} has {has}", number, line)
@@ -261,7 +261,7 @@ def _statement(pc: int, number: int, line: str, text: str, labels: dict[str, int
 
 
 def _asm_statement(pc: int, number: int, line: str, text: str, labels: dict[str, int]) -> Fields:
-    name, _, rest = text.partition(" ")
+    name, rest = re.fullmatch(r"(\S*)\s*(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]  # it matches all
     name = name.lower()
     parts = [part.strip() for part in rest.split(",")] if rest.strip() else []
 
@@ -275,7 +275,10 @@ def _asm_statement(pc: int, number: int, line: str, text: str, labels: dict[str,
     if name in ("jmp", "ja"):
         if len(parts) != 1:
             raise _wrong(f"{name} has one target", number, line)
-        return _fits([BY_NAME["ja", Form.TARGET].code, 0, 0, way(parts[0].lstrip("#"))], number, line)
+        k = way(parts[0].lstrip("#"))
+        if k > MASK:
+            raise _wrong(f"{k} does not fit in 32 bits", number, line)
+        return _fits([BY_NAME["ja", Form.TARGET].code, 0, 0, k & MASK], number, line)
     negated = name in _NEGATED
     base = _NEGATED.get(name, _SAME.get(name, name))
     operand = parts[0] if parts else ""
@@ -295,16 +298,19 @@ def _asm_statement(pc: int, number: int, line: str, text: str, labels: dict[str,
 
 def _parsed(name: str, operand: str, number: int, line: str) -> tuple[Row, int]:
     """Return the row that a mnemonic and an operand are, and k."""
+    if name == "ldx" and _IS_HEADER.fullmatch(operand.lower()):
+        name = "ldxb"
     forms = [form for mnemonic, form in BY_NAME if mnemonic == name]
     at = max(line.find(operand), 0) if operand else 0
     if not forms:
         known = ", ".join(sorted({mnemonic for mnemonic, _ in BY_NAME}))
         raise _wrong(f"no operation {name!r}; there are: {known}", number, line, max(line.find(name), 0))
-    word = operand.removeprefix("#")
+    lower = operand.lower()
+    word = lower.removeprefix("#")
     if word in _NAMES and Form.ABSOLUTE in forms:
         return BY_NAME[name, Form.ABSOLUTE], _NAMES[word] & MASK
     for form, pattern in _FORMS:
-        found = pattern.fullmatch(operand)
+        found = pattern.fullmatch(lower)
         if found is not None and form in forms:
             k = _number(found[1], number, line, at) if found.groups() and found[1] else 0
             if not -(1 << 31) <= k <= MASK:

@@ -75,6 +75,31 @@ def test_dialects_read_and_write_the_same() -> None:
         classic.disassemble(code, "c")
 
 
+SAME_TEXT = {
+    "ldh [12]\nret #1": ("ldh\t[12]\nret\t#1", "LDH [ 12 ]\nRET #0X1", "# as in a file\nldh [12]\nret #1"),
+    "ldxb 4*([14]&0xf)\nret a": ("ldx 4*([14]&0xf)\nret %a", "LDX 4 * ( [14] & 15 )\nRET A"),
+    "ldb vlan_avail\nret a": ("ldb vlan_pr\nret a", "LDB #VLAN_PR\nret a"),
+    "ld [x+3]\nst M[2]\nret a": ("ld [%X + 3]\nst m[ 2 ]\nret A",),
+    "jeq x, 0, 1\nret #1\nret #3": ("JEQ X, Yes, No\nYes:\n\nret #1\nNo: ret #0B11",),
+}
+
+
+def test_text_is_read_as_bpf_asm_reads_it() -> None:
+    for text, others in SAME_TEXT.items():
+        for other in others:
+            assert classic.assemble(other) == classic.assemble(text), other
+    with pytest.raises(AssemblyError, match="no label 'yes'"):  # their case counts
+        classic.assemble("jeq #1, yes\nYes: ret #0")
+
+
+def test_jumps_back_and_out_are_written_as_they_are() -> None:
+    loop = filters.to_classic("ip6 protochain 6")
+    for code in (loop, encode([(5, 0, 0, 100), (6, 0, 0, 0)]), encode([(0x15, 200, 255, 7), (6, 0, 0, 0)]),
+                 encode([(5, 0, 0, (1 << 32) - 9), (6, 0, 0, 0)])):  # fmt: skip
+        for dialect in ("bpf_asm", "tcpdump", "dd", "ddd"):
+            assert classic.assemble(classic.disassemble(code, dialect)) == code, dialect
+
+
 def test_tcpdumps_text_is_libpcaps() -> None:
     """But for the one operation that libpcap cannot write: its machine does not have it."""
     image = pcap._library().bpf_image
@@ -83,7 +108,7 @@ def test_tcpdumps_text_is_libpcaps() -> None:
     for row in ROWS:
         jt, jf = (2, 1) if row.kind is Kind.BRANCH else (0, 0)
         is_small = row.kind is Kind.JUMP or row.form is Form.CELL
-        for k in (0, 7, 1) if is_small else (3, 1 << 31, -1):
+        for k in (0, 7, 1, -1) if row.kind is Kind.JUMP else (0, 7, 1) if is_small else (3, 1 << 31, -1):
             code = encode([(row.code, jt, jf, k & 0xFFFFFFFF)])
             ours = classic.disassemble(code + 9 * ret, "tcpdump").splitlines()[0]
             if row.name == "ldx" and row.form is Form.LENGTH:
