@@ -62,19 +62,20 @@ class Writer:
         self.written = 0
         self._unfinished = ""
         self._interfaces: dict[int, int] | None = {} if self.path.endswith(".pcapng") else None
-        self._file: BinaryIO = sys.stdout.buffer
         with naming(self.path):
+            self._file = self._opened()
             self._begin()
 
-    def _begin(self) -> None:
-        """Open the file, and write what comes first."""
+    def _opened(self) -> BinaryIO:
         if self.path == "-":
-            pass
-        elif os.path.exists(self.path) and not os.path.isfile(self.path):
-            self._file = open(self.path, "wb")  # noqa: SIM115 - a pipe, or a device: nothing is to be kept
-        else:
-            self._unfinished = f"{self.path}.{secrets.token_hex(4)}.unfinished"
-            self._file = open(self._unfinished, "xb")  # noqa: SIM115 - __exit__ closes it
+            return sys.stdout.buffer
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            return open(self.path, "wb")  # a pipe, or a device: nothing is to be kept
+        self._unfinished = f"{self.path}.{secrets.token_hex(4)}.unfinished"
+        return open(self._unfinished, "xb")
+
+    def _begin(self) -> None:
+        """Write what comes first."""
         if self._interfaces is None:
             self._file.write(_HEADER.pack(_MAGIC, 2, 4, 0, 0, LARGEST_PACKET, self.link_type))
         else:
