@@ -416,9 +416,11 @@ def _helpers_of(program: Program) -> Mapping[int, HelperFunction]:
 
 def called_by(program: Program) -> set[int]:
     """Return the numbers of the helpers that a program calls."""
+    if OUTWARD_CALLS.isdisjoint(program.operations):
+        return set()
     return {
         W32.wrap(insn.imm)
-        for insn in program.instructions
+        for insn in program.own().instructions  # which is what engines decode
         if insn.row is not None and insn.row.kind is Kind.CALL_HELPER
     }
 

@@ -37,7 +37,9 @@ def translated_anew(recipe: Recipe) -> tuple[Recipe, Listing | None, Image]:
         recipe, listing, image = translated(recipe)
         # Blinding is by chance, so that text cannot be written anew.
         keeps = options.harden or options.keeps_text or len(program) <= MOST_KEPT
-        return recipe, listing if keeps else None, image
+        kept = listing if keeps else None
+        del listing  # before the collector is back, and goes through it
+        return recipe, kept, image
 
 
 def listing_of(recipe: Recipe) -> Listing:
