@@ -251,6 +251,7 @@ class Walk:
                     )
                     self.note(state, raise_)
                     return True
+                point.misses += state.since >= _KEPT_APART
                 continue
             if is_before and point.state.rounds == state.rounds:
                 continue
