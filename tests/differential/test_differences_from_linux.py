@@ -11,7 +11,6 @@ from ebpfjit import EbpfError, Program, load
 from ebpfjit.assembler import assemble
 from ebpfjit.difftest.verdicts import texts
 from ebpfjit.kernel import KernelUnavailable, KernelVerifierError, load_program, unavailable_reason
-from tests.support.whole import WHOLE
 
 ROOT = Path(__file__).resolve().parents[2]
 OBJECTS = ROOT / "tests" / "elf"
@@ -104,16 +103,6 @@ def test_what_an_object_lacks_is_no_matter_of_its_code() -> None:
     assert program.verify().status == "accepted"
     assert "has no value" in str(program.refusal)
     assert str(program.refusal) in in_linux(program)
-
-
-@needs_kernel
-@pytest.mark.skipif(not WHOLE, reason="part of the whole (EBPFJIT_WHOLE=1): it takes seconds")
-def test_branches_are_counted_by_linux_alone() -> None:
-    """Linux keeps 8192 ways for later (BPF_COMPLEXITY_LIMIT_JMP_SEQ), ours as many as there are."""
-    text = "r2 = *(u32 *)(r1 + 8)\nr3 = *(u32 *)(r1 + 12)\n" + 8193 * "if r2 == r3 goto +0\n" + "r0 = 0\nexit"
-    program = Program.from_assembly(text, type="socket_filter")
-    assert program.verify().status == "accepted"
-    assert "The sequence of 8193 jumps is too complex" in in_linux(program)
 
 
 @needs_kernel
