@@ -85,6 +85,7 @@ KINDS = {
     "helper": "ask bpf_core_enum_value_exists(enum bpf_func_id, {name}) around the call: "
     "what a kernel lacks is dead code there",
     "kfunc": "declare it __weak, and ask bpf_ksym_exists({name}) around the call",
+    "context field": "ask bpf_core_field_exists around the access: what a kernel lacks is dead code there",
     "map type": "bpf_map__set_type or bpf_map__set_autocreate(map, false), before the object is loaded",
     "map flag": "bpf_map__set_map_flags without it, before the object is loaded",
     "map field": "a value without it, in an object for older kernels",

@@ -61,6 +61,7 @@ class Needs:
         """Return all that the program needs."""
         self._add_type()
         self._add_instructions()
+        self._add_fields()
         self._add_shape()
         self._add_maps()
         self._add_types()
@@ -219,6 +220,20 @@ class Needs:
             ids = btf.named(name, {BtfKind.VAR}) if btf is not None else []
             return btf is not None and bool(ids) and btf.resolve(btf.type(ids[0]).target).kind is BtfKind.VOID
         return False
+
+    def _add_fields(self) -> None:
+        """Add fields of the context that younger kernels have."""
+        known = TYPES.get(self.program.type or "")
+        layout = known.layout if known is not None else None
+        if layout is None or layout.name not in kernel.CONTEXT_FIELDS:
+            return
+        since = lookup.releases(kernel.CONTEXT_FIELDS[layout.name])
+        younger = [field for field in layout.fields if field.name in since]
+        fields = {offset: field.name for field in younger for offset in range(field.offset, field.stop)}
+        for pc, offset in self.ways.uses_of_context(fields):
+            name = fields[offset]
+            is_needed = self._is_reached(pc, since[name])
+            self.add("context field", f"{layout.name}.{name}", Answer(since[name]), pc, is_needed=is_needed)
 
     # Calls, loops, size
 

@@ -14,7 +14,8 @@ from ebpfjit.record import dataclass
 
 Kind = Literal[
     "program type", "attach type", "flag", "helper", "kfunc", "map type", "map flag", "map field",
-    "instruction", "calls", "loop", "size", "variable", "types", "CO-RE", "license", "target", "object",
+    "context field", "instruction", "calls", "loop", "size", "variable", "types", "CO-RE", "license",
+    "target", "object",
 ]  # fmt: skip
 """What kind of feature a need is of."""
 

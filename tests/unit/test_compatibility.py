@@ -19,6 +19,7 @@ from ebpfjit.compatibility.tables import helpers, kernel, kfuncs
 from ebpfjit.elf.sections import TYPE_OF_SECTION
 from ebpfjit.isa.table import OPERATIONS
 from ebpfjit.kernel.program_types import PROGRAM_TYPES
+from ebpfjit.runtime.contexts.types import TYPES
 from ebpfjit.runtime.helpers.names import NAMES
 from ebpfjit.runtime.kfuncs.table import kfuncs as registered
 from ebpfjit.runtime.maps.definition import MapFlag, MapType
@@ -152,6 +153,31 @@ def test_a_need_has_slot_and_line() -> None:
 )
 def test_instructions_and_calls(text: str, type: str | None, needs: dict[str, str | None]) -> None:
     assert needs.items() <= features(of_text(text, type)).items()
+
+
+FIELDS = {
+    "r0 = *(u32 *)(r1 + 20)": "5.8",  # egress_ifindex
+    "r6 = r1; r1 = r6; r0 = *(u32 *)(r1 + 20)": "5.8",
+    "r1 += 16; r0 = *(u32 *)(r1 + 4); r0 = *(u32 *)(r1 + 20)": "5.8",
+    "*(u64 *)(r10 - 8) = r1; r1 = 0; r2 = *(u64 *)(r10 - 8); r0 = *(u32 *)(r2 + 20)": "5.8",
+    "r2 = 0; call f; exit; f: r0 = *(u32 *)(r1 + 20)": "5.8",
+    "r0 = *(u32 *)(r1 + 16)": None,  # rx_queue_index
+    "r2 = *(u32 *)(r1 + 0); r0 = *(u32 *)(r2 + 20)": None,  # of the packet
+    "*(u64 *)(r10 - 8) = r1; r2 = 0; *(u8 *)(r10 - 4) = r2; r2 = *(u64 *)(r10 - 8); r0 = *(u32 *)(r2 + 20)": None,
+    "r6 = r1; call 7; r0 = *(u32 *)(r1 + 20)": None,
+}
+
+
+@pytest.mark.parametrize("text", FIELDS)
+def test_fields_of_the_context(text: str) -> None:
+    report = of_text(text.replace("; ", "\n") + "\nexit")
+    assert features(report).get("xdp_md.egress_ifindex") == FIELDS[text]
+
+
+def test_fields_of_younger_kernels_are_fields() -> None:
+    known = {type_.layout.name: type_.layout.by_name for type_ in TYPES.values() if type_.layout is not None}
+    for name, text in kernel.CONTEXT_FIELDS.items():
+        assert releases(text).keys() <= known[name].keys()
 
 
 def test_a_jump_back_that_closes_no_loop_is_none() -> None:

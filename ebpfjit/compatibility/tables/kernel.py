@@ -1,9 +1,9 @@
 """The release that has each type of program, of map, each flag, instruction and kind of type.
 
-Sources, read on 2026-11-30: ebpf-docs (github.com/isovalent/ebpf-docs, data/feature-versions.yaml), bcc's
-docs/kernel-versions.md, the kernel's include/uapi/linux/bpf.h and kernel/bpf/verifier.c in 6.1 and 6.12,
-libbpf's section_defs; Linux 6.18 itself, asked through bpf(2), which tests hold against this. What only other
-processors than x86-64 got later is not told apart.
+Sources, read on 2026-11-30: ebpf-docs (github.com/isovalent/ebpf-docs, data/feature-versions.yaml, and the
+pages of contexts), bcc's docs/kernel-versions.md, the kernel's include/uapi/linux/bpf.h and
+kernel/bpf/verifier.c in 6.1 and 6.12, libbpf's section_defs; Linux 6.18 itself, asked through bpf(2), which
+tests hold against this. What only other processors than x86-64 got later is not told apart.
 """
 
 from __future__ import annotations
@@ -181,6 +181,29 @@ MAP_FIELDS = """
 
 POINTERS_IN_STORAGE = "6.4"
 """Since when local storage has values with kernel pointers."""
+
+CONTEXT_FIELDS = {
+    "__sk_buff": """
+        4.20: flow_keys
+        5.0: tstamp wire_len
+        5.1: gso_segs sk
+        5.7: gso_size
+        5.16: hwtstamp
+        5.18: tstamp_type
+    """,
+    "xdp_md": "5.8: egress_ifindex",
+    "bpf_sock_ops": """
+        5.3: sk
+        5.10: skb_data skb_data_end skb_len skb_tcp_flags
+        6.2: skb_hwtstamp
+    """,
+    "bpf_sock_addr": "5.3: sk",
+    "bpf_sk_lookup": "5.17: ingress_ifindex",
+    "sk_msg_md": "5.0: size 5.8: sk",
+    "sk_reuseport_md": "5.14: sk migrating_sk",
+    "bpf_sock": "5.1: dst_ip4 dst_ip6 dst_port state",
+}
+"""Of the structs of contexts the fields that are younger than 4.19; all others are as old as that."""
 
 TRACED = frozenset({"kprobe", "tracepoint", "perf_event", "raw_tracepoint", "raw_tracepoint_writable"})
 REFUSED_FIELDS = {
