@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.verifier import memory, stack
 from ebpfjit.verifier.arithmetic import FARTHEST
 from ebpfjit.verifier.prototypes import Argument, Prototype
@@ -105,8 +106,6 @@ class _Call:
         if isinstance(pointer, Poison):
             return
         if not isinstance(pointer, Pointer):
-            if size == 0 and isinstance(pointer, Scalar) and _is_zero(pointer):
-                return
             raise memory.wrong_type(self.number, pointer, "fp, pkt, pkt_meta, map_key, map_value, mem")
         if pointer.null and not argument.maybe_null:
             raise memory.wrong_type(self.number, pointer, "fp, pkt, pkt_meta, map_key, map_value, mem")
@@ -165,6 +164,9 @@ def _key(call: _Call, argument: Argument, value: Value) -> None:
 def _value(call: _Call, argument: Argument, value: Value) -> None:
     if call.given.map is None:
         raise Undecided("which map it is, nobody knows", goes_on=True)
+    if call.given.map.definition.type in (MapType.SOCKMAP, MapType.SOCKHASH):
+        _socket(call, _SOCKET_VALUE, value)
+        return
     call.region(argument, value, call.given.map.definition.value_size)
 
 
@@ -398,6 +400,9 @@ def _percpu(call: _Call, argument: Argument, value: Value) -> None:
     if not isinstance(value, Pointer) or value.kind != "btf_id" or "percpu" not in value.flags:
         raise memory.wrong_type(call.number, value, "percpu_ptr_")
 
+
+_SOCKET_VALUE = Argument("ptr_to_btf_id_sock_common")
+"""A value of a map of sockets (resolve_map_arg_type)."""
 
 _RULES: dict[str, _Rule] = {
     "anything": _anything,

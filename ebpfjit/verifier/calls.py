@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.compatibility import lookup
+from ebpfjit.elf.contexts import BPF_TRACE_ITER
 from ebpfjit.program import Instruction
 from ebpfjit.runtime.helpers import maps as map_helpers
 from ebpfjit.runtime.helpers.table import helpers
@@ -16,9 +17,10 @@ from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.prototypes import Prototype, prototype
 from ebpfjit.verifier.refusals import Refused
 from ebpfjit.verifier.state import Reference, State
-from ebpfjit.verifier.values import Cell, Pointer, Scalar, Stale, Value, fresh, unknown
+from ebpfjit.verifier.values import Cell, Pointer, Poison, Scalar, Stale, Value, fresh, unknown
 
 if TYPE_CHECKING:
+    from ebpfjit.verifier.memory import Setting
     from ebpfjit.verifier.walk import Walk
 
 MOST_ERRORS = 4095
@@ -27,6 +29,13 @@ MOST_ERRORS = 4095
 _UNDER_LOCK = frozenset({"bpf_spin_unlock"})
 
 _WRITERS = frozenset({"bpf_map_update_elem", "bpf_map_delete_elem", "bpf_map_push_elem", "bpf_map_pop_elem"})
+_OF_SOCKETS = frozenset({MapType.SOCKMAP, MapType.SOCKHASH})
+_UPDATE_SOCKETS = frozenset({"bpf_map_update_elem", "bpf_map_delete_elem"})
+_SOCKETS_UNLOCKED = frozenset({
+    "socket_filter", "tc", "sched_act", "xdp", "sk_reuseport", "flow_dissector", "sk_lookup",
+})  # fmt: skip
+"""Programs that hold no socket's lock, and may so change maps of sockets (may_update_sockmap)."""
+
 _CONST_KEYED = frozenset({MapType.ARRAY, MapType.PERCPU_ARRAY})
 
 
@@ -43,13 +52,13 @@ def call(walk: Walk, state: State, insn: Instruction) -> None:
     if takes.might_sleep and state.sections:
         raise Refused("lock", f"sleepable helper {name} in {state.sections[-1][0]}")
     given = arguments.check(walk.setting, state, takes)
-    _right_map(name, given)
-    if name == "bpf_snprintf":
-        _right_format(given)
+    _right_map(walk.setting, name, given)
+    if name in _ALSO:
+        _ALSO[name](given)
     if name == "bpf_tail_call":
         held_at(state, "tail_call would lead to reference leak", "tail_call")
         if len(state.frames) > 1:
-            walk.leave(state, insn)
+            walk.leave(state, insn, unknown(), "the program that bpf_tail_call calls")
     if given.released:
         _release(walk, state, given.released, name)
     for do in given.after:
@@ -98,17 +107,29 @@ def _is_allowed_under_lock(number: int) -> bool:
     return found is not None and found.under_lock
 
 
-def _right_map(name: str, given: Given) -> None:
+def _right_map(setting: Setting, name: str, given: Given) -> None:
     """Raise Refused where a helper does not take maps of this type."""
     allowed = map_helpers.TAKES.get(name)
     if given.map is None:
         return
     type_ = given.map.definition.type
+    if type_ in _OF_SOCKETS and name in _UPDATE_SOCKETS:
+        if not _may_update_sockets(setting, name):
+            raise Refused("call", f"cannot update sockmap in this context: {name}")
+        return
     if allowed is not None and type_ not in allowed:
         raise Refused("type", f"cannot pass map_type {type_} into func {name}: {given.map.definition}")
     definition = given.map.definition
     if name in _WRITERS and (definition.is_readonly or definition.flags & MapFlag.RDONLY_PROG):
         raise Refused("memory", f"write into map forbidden: {definition.name!r} is for reading only")
+
+
+def _may_update_sockets(setting: Setting, name: str) -> bool:
+    if setting.type == "tracing":
+        return setting.attach == BPF_TRACE_ITER
+    if setting.type == "sock_ops":
+        return name == "bpf_map_delete_elem"
+    return setting.type is None or setting.type in _SOCKETS_UNLOCKED
 
 
 def _right_format(given: Given) -> None:
@@ -118,6 +139,22 @@ def _right_format(given: Given) -> None:
     if count is None or (isinstance(size, Scalar) and count > size.number.value // 8):
         has = "what Linux has no conversion for" if count is None else f"{8 * count} bytes of data to print"
         raise Refused("type", f"Invalid format string: {given.text.decode('latin-1')!r}", f"it has {has}")
+
+
+def _no_flags(given: Given) -> None:
+    """Raise Refused where the storage of a cgroup is asked for with flags."""
+    flags = given.values[1]
+    if not isinstance(flags, Poison) and not (
+        isinstance(flags, Scalar) and flags.number.is_known and not flags.number.value
+    ):
+        raise Refused("call", "get_local_storage() doesn't support non-zero flags")
+
+
+_ALSO: dict[str, Callable[[Given], None]] = {
+    "bpf_snprintf": _right_format,
+    "bpf_get_local_storage": _no_flags,
+}
+"""What else is asked of arguments of some helpers."""
 
 
 def held_at(state: State, said: str, where: str) -> None:

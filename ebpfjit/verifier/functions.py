@@ -27,7 +27,8 @@ from ebpfjit.verifier.values import Pointer, Poison, Scalar, Value, fresh, mark_
 GLOBAL = 1
 """BTF_FUNC_GLOBAL."""
 
-_MOST = 5
+_MOST, _WORD = 5, 8
+_MAY_END = {InstructionKind.PACKET_LOAD: "LD_ABS"}
 _NUMBERS = frozenset({Kind.INT, Kind.ENUM, Kind.ENUM64})
 _TAG = "arg:"
 _OTHER_CONTEXTS: Mapping[str, frozenset[str]] = {
@@ -127,6 +128,28 @@ class Functions:
             names |= {kind.layout.name}
         return target.name in names or types.type(id).name in names
 
+    def wrong_endings(self) -> Iterator[structure.Error]:
+        """Return the functions that an instruction may end, but which return no number (check_btf_func)."""
+        types, starts = self._types, sorted(self.program.functions)
+        seen: set[int] = set()
+        for insn in self.program.instructions if types is not None else ():
+            name = "" if insn.row is None else _MAY_END.get(insn.row.kind, "")
+            if insn.row is not None and insn.row.kind is InstructionKind.CALL_HELPER:
+                name = "tail_call" if insn.imm == structure.TAIL_CALL else ""
+            start = structure.function_of(starts, insn.pc) if name else 0
+            if not start or start in seen or start not in self._ids:
+                continue
+            seen.add(start)
+            if types is not None and not self._returns_a_number(types, self._ids[start]):
+                yield insn.pc, "structure", f"{name} is only allowed in functions that return 'int'.", ""
+
+    def _returns_a_number(self, types: Btf, id: int) -> bool:
+        try:
+            result = types.resolve(types.resolve(types.type(id).target).target)
+        except LoadError:
+            return True  # Linux says more of damaged types
+        return result.kind in _NUMBERS and result.size <= _WORD
+
     @cached_property
     def moving(self) -> frozenset[int]:
         """The functions that move packets, or call one that does."""
@@ -139,7 +162,7 @@ class Functions:
             if insn.row is None or insn.row.kind is not InstructionKind.CALL_HELPER:
                 continue
             takes = prototype(insn.imm, name)
-            if takes is not None and takes.moves_packet:
+            if takes is not None and (takes.moves_packet or takes.name == "bpf_tail_call"):
                 found.add(structure.function_of(starts, insn.pc))
         return frozenset(
             start for start in starts if start in found or found & structure.below(called, called[start])

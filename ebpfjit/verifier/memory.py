@@ -421,10 +421,7 @@ def region(
         in_packet(number, pointer, 0, size)
     elif kind == "stack":
         frame = state.frames[pointer.what]
-        if size:
-            stack.region(
-                frame, number, pointer, size, reads=reads, writes=writes, privileged=setting.privileged
-            )
+        stack.region(frame, number, pointer, size, reads=reads, writes=writes, privileged=setting.privileged)
     elif kind in ("map_value", "mem", "map_key"):
         rule = _RULES[kind]
         if reads or not writes:

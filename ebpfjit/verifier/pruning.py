@@ -27,8 +27,10 @@ class Comparison:
 
     def value(self, old: Value, new: Value) -> bool:
         """True where the newer value is among those that the older one stands for."""
-        if old is None or old is new:
+        if old is None:
             return True
+        if old is new:  # its ids stand for themselves, and for no others
+            return self._itself(old)
         if isinstance(old, Scalar):
             if not isinstance(new, Scalar):
                 return False
@@ -40,6 +42,11 @@ class Comparison:
         if not isinstance(new, Pointer):
             return False
         return self._pointer(old, new)
+
+    def _itself(self, value: Scalar | Pointer) -> bool:
+        if isinstance(value, Pointer):
+            return self.same_id(value.id, value.id) and self.same_id(value.ref, value.ref)
+        return not (value.precise or self.exact) or self._link(value, value)
 
     def _link(self, old: Scalar, new: Scalar) -> bool:
         """Scalars that a comparison of one told of must be so here, too."""
@@ -111,8 +118,6 @@ class Comparison:
         if old.kinds != new.kinds:
             return False
         a, b = old.value, new.value
-        if a is b:
-            return True
         return (
             type(a) is type(b)
             and a.kind == b.kind

@@ -184,6 +184,8 @@ def region(
     low, high = _place(pointer, 0, size, number, "access to")
     if pointer.var is not None and not privileged:
         raise Refused("memory", f"R{number} variable offset stack access prohibited for !root")
+    if low == high:
+        return
     if reads:
         _initialised(frame, low, high, privileged=privileged)
     if writes:

@@ -15,7 +15,7 @@ Error = tuple[int, str, str, str]
 _WITH_TAIL_CALL = 256
 """Bytes of the stack of callers of a function that makes a tail call."""
 
-_TAIL_CALL = 12
+TAIL_CALL = 12
 
 
 def errors(program: Program) -> Iterator[Error]:
@@ -159,7 +159,7 @@ def deepest(
     tail = {
         function_of(sorted(program.functions), insn.pc)
         for insn in program.instructions
-        if insn.row is not None and insn.row.kind is Kind.CALL_HELPER and insn.imm == _TAIL_CALL
+        if insn.row is not None and insn.row.kind is Kind.CALL_HELPER and insn.imm == TAIL_CALL
     }
     worst: tuple[int, tuple[int, ...]] = 0, (start,)
     wrong: dict[str, Error] = {}

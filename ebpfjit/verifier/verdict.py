@@ -15,7 +15,7 @@ from ebpfjit.record import dataclass
 from ebpfjit.runtime.attach import SLEEPABLE, attachment
 from ebpfjit.runtime.contexts.types import program_type
 from ebpfjit.runtime.helpers.licenses import is_compatible
-from ebpfjit.verifier import structure, usable_maps, words
+from ebpfjit.verifier import lsm_hooks, structure, usable_maps, words
 from ebpfjit.verifier.kernel_types import KernelTypes
 from ebpfjit.verifier.memory import Setting
 from ebpfjit.verifier.refusals import Decision
@@ -191,6 +191,8 @@ def verify(
     stack, _, deep = structure.deepest(program, walk.depths)
     errors = [_refusal(program, each) for each in walk.found.values()]
     deep += usable_maps.errors(program, is_sleepable=walk.is_sleepable)
+    if program.type is not None:
+        deep += [*walk.functions.wrong_endings(), *lsm_hooks.errors(program)]
     errors += [_of_structure(program, each) for each in deep]
     errors.sort(key=lambda error: error.pc)
     if walk.undecided and not reason:

@@ -18,7 +18,7 @@ from ebpfjit.isa.spec import FRAME_POINTER, FROM_ARENA, Kind, Row
 from ebpfjit.isa.spec import Reference as Refers
 from ebpfjit.program import Instruction, Program
 from ebpfjit.record import dataclass
-from ebpfjit.verifier import arithmetic, branches, calls, contexts, functions, memory, pruning
+from ebpfjit.verifier import arithmetic, branches, calls, contexts, functions, lsm_hooks, memory, pruning
 from ebpfjit.verifier.arguments import Given
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.refusals import Refused, Undecided
@@ -101,6 +101,7 @@ class Walk:
         self.is_sleepable = is_sleepable
         self.most_errors = most_errors
         self.caller = caller_of(program)
+        self.hook = lsm_hooks.hook_of(program)
         self.found: dict[tuple[int, str], Found] = {}
         self.undecided: dict[int, str] = {}
         self.visited = 0
@@ -242,7 +243,7 @@ class Walk:
         privileged = self.setting.privileged
         for point in reversed(points):
             is_before = point.branches > 0
-            if is_before and not is_looping:
+            if is_before and (not is_looping or point.state.rounds == state.rounds):
                 if state.since >= 1 and self._goes_round(point, state, live):
                     raise_ = Refused(
                         "termination",
@@ -252,8 +253,6 @@ class Walk:
                     self.note(state, raise_)
                     return True
                 point.misses += state.since >= _KEPT_APART
-                continue
-            if is_before and point.state.rounds == state.rounds:
                 continue
             exact = is_before or not point.is_done
             if pruning.covers(point, state, live, exact=exact, privileged=privileged):
@@ -343,20 +342,16 @@ class Walk:
             self.enter(other, given.function, insn.pc, arguments, Callback(name, insn.pc, results))
         frame.rounds = 0
 
-    def leave(self, state: State, insn: Instruction) -> None:
-        """Walk on behind the call of a function that a tail call ends: it returns whatever the program called
-        returns, which may have moved the packet. Raises Refused.
+    def leave(self, state: State, insn: Instruction, result: Value, moved_by: str = "") -> None:
+        """Walk on behind the function that an instruction may end: r0 is `result`, and packets may have been
+        moved by something. Raises Refused.
         """
-        if state.frame.callback is not None:
-            _in_range(unknown(), state.frame.callback.results, "callback")
-        other = self.fork(state, insn.pc)
-        moved_by = "the program that bpf_tail_call calls"
-        calls.packet_moved(other, moved_by, privileged=self.setting.privileged)
-        frame = other.frames.pop()
-        registers = other.registers
-        registers[:6] = [unknown(), *[None] * 5]
-        other.way = Step(other.way, insn.pc, None)
-        other.pc = frame.call + 1
+        other = state.copy(insn.pc)
+        if moved_by:
+            calls.packet_moved(other, moved_by, privileged=self.setting.privileged)
+        other.registers[0] = result
+        assert insn.row is not None
+        self.fork(other, _exit(self, other, insn, insn.row))
 
 
 def _comes_again(insn: Instruction) -> bool:
@@ -587,6 +582,8 @@ def _packet_load(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
     if row.uses_src:
         read(state, insn.src_reg)
     registers = state.registers
+    if len(state.frames) > 1:  # what is behind the packet's end ends the function
+        walk.leave(state, insn, known(0))
     for number in range(1, 6):
         registers[number] = None
     registers[0] = Scalar(DOMAIN.sized(row.size))
@@ -714,13 +711,16 @@ def _ends(walk: Walk, state: State, frame: Frame, result: Value) -> int:
     if isinstance(result, Pointer) and not walk.setting.privileged:
         raise Refused("leak", "R0 leaks addr as return value")
     type_ = walk.setting.type
-    results = contexts.result_range(type_, walk.setting.attach) if type_ is not None else None
+    if walk.hook:
+        results = lsm_hooks.result_range(walk.hook, walk.setting.attach)
+    else:
+        results = contexts.result_range(type_, walk.setting.attach) if type_ is not None else None
     if results is not None:
-        _in_range(result, results, "program exit")
+        _in_range(result, results, "program exit", is_half=bool(walk.hook))
     return END
 
 
-def _in_range(result: Value, results: tuple[int, int], where: str) -> None:
+def _in_range(result: Value, results: tuple[int, int], where: str, *, is_half: bool = False) -> None:
     if isinstance(result, Poison):
         return
     if not isinstance(result, Scalar):
@@ -728,8 +728,9 @@ def _in_range(result: Value, results: tuple[int, int], where: str) -> None:
         raise Refused("result", f"At {where} the register R0 is not {what}")
     mark_precise(result)
     number = result.number
-    if number.smin < results[0] or number.smax > results[1]:
-        has = f"smin={number.smin} smax={number.smax}"
+    low, high = (number.smin32, number.smax32) if is_half else (number.smin, number.smax)
+    if low < results[0] or high > results[1]:
+        has = f"smin={low} smax={high}"
         raise Refused(
             "result",
             f"At {where} the register R0 has {has} should have been in [{results[0]}, {results[1]}]",
