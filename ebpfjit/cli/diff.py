@@ -87,7 +87,7 @@ def diff(
     from ebpfjit.difftest.inputs import make_input
 
     chosen = engines_of(engines)
-    check_engines(chosen)
+    check_engines(chosen, of_filters=file is None)
     memories = [*in_hex(hex_ or ()), *(files.read_bytes(str(path)) for path in mem or ())]
     memories += captured(pcap) if pcap is not None else []
     told = loading(btf, kconfig, maps)

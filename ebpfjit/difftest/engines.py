@@ -328,10 +328,11 @@ def default_engines() -> tuple[str, ...]:
     return ("interpreter", "optimized")
 
 
-def check_engines(names: Sequence[str], least: int = 2) -> None:
+def check_engines(names: Sequence[str], least: int = 2, *, of_filters: bool = False) -> None:
     """Raise UnknownEngine where one is not available here, or fewer than `least` are asked for.
 
-    Raises JitUnavailable where there is no machine code for one.
+    Those `of_filters` run programs of classic BPF only, for which Linux asks for no rights. Raises
+    JitUnavailable where there is no machine code for one.
     """
     for name in names:
         if name not in ENGINES:
@@ -339,5 +340,7 @@ def check_engines(names: Sequence[str], least: int = 2) -> None:
     if len(set(names)) < least:
         raise UnknownEngine("comparing takes two engines at least" if least > 1 else "an engine is needed")
     tiny = Case(bytes.fromhex("b700000000000000 9500000000000000"), (Input(),))
+    if of_filters:
+        tiny = replace(tiny, classic=bytes.fromhex("0600000000000000"))
     for name in names:
         ENGINES[name](tiny, prepared(tiny))

@@ -157,8 +157,9 @@ class Fuzzer:
     """One run. `progress` is called now and then with the totals so far and the findings."""
 
     def __init__(self, options: Options, progress: Callable[[FuzzReport], None] | None = None) -> None:
-        check_engines(options.engines)
-        check_sources(options.chosen_sources())
+        sources = options.chosen_sources()
+        check_sources(sources)
+        check_engines(options.engines, of_filters=sources == ("classic",) and not options.corpus)
         check_builds(options.builds)
         for case in options.corpus:
             case.check()

@@ -37,7 +37,7 @@ from ebpfjit.difftest.check import DIFFERS, Checker
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.difftest.compare import compare_case
 from ebpfjit.difftest.coverage import BRANCH, EDGE, ENDING, PAIRING, ROW, Coverage, reachable
-from ebpfjit.difftest.engines import compiled_case, default_engines, prepared
+from ebpfjit.difftest.engines import check_engines, compiled_case, default_engines, prepared
 from ebpfjit.difftest.finding import examine, found, shrunk
 from ebpfjit.difftest.items import put_together, take_apart, without
 from ebpfjit.difftest.packets import PROGRAMS, map_of
@@ -493,6 +493,17 @@ def test_what_a_filter_means_is_judged_from_outside(monkeypatch: pytest.MonkeyPa
     read = from_text(small.corpus_text(), "")
     assert (read.code, read.classic) == (small.case.code, small.case.classic)
     assert classic.case_of(read.classic, ()).code == read.code
+
+
+def test_filters_ask_linux_without_rights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "unavailable_reason", lambda: "no rights")
+    with pytest.raises(UnknownEngine, match="the kernel is no engine here: no rights"):
+        check_engines(("jit", "kernel"))
+    check_engines(("jit", "kernel"), of_filters=True)
+    case = classic.case_of(assemble_classic("ldb [1]\nret a"), (Input(b"12", 1000),))
+    outcome = compare_case(case, ("jit", "kernel")).comparisons[0].outcomes["kernel"]
+    assert outcome is not None
+    assert outcome.value == ord("2")
 
 
 SMALLEST = {"classic": ["        add x", "        ret a", ""], "kernel": ["        ret a", ""]}
