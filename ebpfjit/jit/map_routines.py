@@ -8,6 +8,7 @@ Each is compiled when the first program needs it, and stays for good.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from ebpfjit.analysis.verified import Verified, prepare
@@ -19,7 +20,7 @@ from ebpfjit.jit.image import relocate
 from ebpfjit.jit.lower import lower, written_registers
 from ebpfjit.jit.recipe import Listing, Recipe
 from ebpfjit.jit.relocation import layout
-from ebpfjit.once import once
+from ebpfjit.once import import_alone, once
 from ebpfjit.optimizer.code import PAY, Code
 from ebpfjit.optimizer.passes import Known, optimised
 from ebpfjit.optimizer.registers import place
@@ -51,6 +52,9 @@ def compile_routine(program: Program) -> NativeRoutine:
     assemble_parts(listing.parts)
     image = layout(listing)
     buffer = CodeBuffer(relocate(image, {}))
+    if os.environ.get("EBPFJIT_PERF"):
+        name = {program.name or "map": 0}
+        import_alone("ebpfjit.jit.perf").tell_routines(name, image.code, buffer.address)
     return NativeRoutine(buffer.address + image.entry, buffer)
 
 

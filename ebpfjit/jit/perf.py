@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from ebpfjit.errors import InputError
@@ -84,13 +84,31 @@ def tell(program: Program, image: Image, address: int) -> None:
 
     Where the file cannot be written nothing is told. Raises InputError for another value of the variable.
     """
-    kind = os.environ.get(VARIABLE)
-    if not kind:
-        return
+    if os.environ.get(VARIABLE):
+        _tell([*stretches(program, image)], image.code, address)
+
+
+def tell_routines(labels: Mapping[str, int], code: bytes, address: int) -> None:
+    """Tell profilers of code that programs share, as `tell` does: `labels` are offsets, those inside of a
+    routine begin with a dot.
+    """
+    if os.environ.get(VARIABLE):
+        starts = sorted((at, name) for name, at in labels.items() if not name.startswith("."))
+        stops = [*(at for at, _ in starts[1:]), len(code)]
+        parts = [
+            Stretch(at, stop - at, f"shared:{name}", "", 0)
+            for (at, name), stop in zip(starts, stops, strict=True)
+            if stop > at
+        ]
+        _tell(parts, code, address)
+
+
+def _tell(parts: list[Stretch], code: bytes, address: int) -> None:
+    kind = os.environ[VARIABLE]
     if kind not in KINDS:
         raise InputError(f"{VARIABLE} is {' or '.join(KINDS)}, not {kind!r}")
     with _lock.held:
-        (_add_to_map if kind == "map" else _add_to_dump)([*stretches(program, image)], image, address)
+        (_add_to_map if kind == "map" else _add_to_dump)(parts, code, address)
 
 
 def _opened(path: str) -> int:
@@ -116,7 +134,7 @@ def _written(file: int, data: bytes) -> None:
         return
 
 
-def _add_to_map(parts: Iterable[Stretch], image: Image, address: int) -> None:
+def _add_to_map(parts: Iterable[Stretch], code: bytes, address: int) -> None:
     file = _opened(f"{MAPS}/perf-{os.getpid()}.map")
     if file >= 0:
         lines = [f"{address + part.offset:x} {part.size:x} {part.name}\n" for part in parts]
@@ -124,7 +142,7 @@ def _add_to_map(parts: Iterable[Stretch], image: Image, address: int) -> None:
         os.close(file)
 
 
-def _add_to_dump(parts: list[Stretch], image: Image, address: int) -> None:
+def _add_to_dump(parts: list[Stretch], code: bytes, address: int) -> None:
     pid = os.getpid()
     if pid not in _dumps:
         _dumps.clear()  # a parent's
@@ -135,7 +153,7 @@ def _add_to_dump(parts: list[Stretch], image: Image, address: int) -> None:
     start = 0
     for index, part in enumerate(parts):
         if index + 1 == len(parts) or parts[index + 1].function != part.function:
-            _written(file, _records(parts[start : index + 1], image, address, pid))
+            _written(file, _records(parts[start : index + 1], code, address, pid))
             start = index + 1
 
 
@@ -155,7 +173,7 @@ def _new_dump(pid: int) -> tuple[int, mmap.mmap | None]:
     return -1, None
 
 
-def _records(parts: list[Stretch], image: Image, address: int, pid: int) -> bytes:
+def _records(parts: list[Stretch], code: bytes, address: int, pid: int) -> bytes:
     """Return the records of stretches of one function: their lines, then the code."""
     now, first = time.monotonic_ns(), parts[0]
     start, stop = first.offset, parts[-1].offset + parts[-1].size
@@ -169,5 +187,5 @@ def _records(parts: list[Stretch], image: Image, address: int, pid: int) -> byte
     name = first._replace(line=0).name.encode(errors="replace") + b"\0"
     place = address + start
     data = _LOAD.pack(pid, threading.get_native_id(), place, place, stop - start, place) + name
-    data += image.code[start:stop]
+    data += code[start:stop]
     return found + _PREFIX.pack(_CODE_LOAD, _PREFIX.size + len(data), now) + data

@@ -122,6 +122,8 @@ def routines() -> Routines:
         os.register_at_fork(after_in_child=_after_fork)
     image, labels = _provided[0] if _provided else text().assembled()
     buffer = CodeBuffer(relocate(image, {symbol: address_of(symbol) for symbol in image.slots}))
+    if os.environ.get("EBPFJIT_PERF"):
+        import_alone("ebpfjit.jit.perf").tell_routines(labels, image.code, buffer.address)
     addresses = {name: buffer.address + at for name, at in labels.items()}
     kept = (running, _random_state, _small_ints, _small_int_table, look, c_stack.look)
     return Routines(image, labels, buffer, addresses, kept)

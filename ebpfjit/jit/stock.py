@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.jit.image import relocate
 from ebpfjit.jit.routines import address_of, routines, text
+from ebpfjit.once import import_alone
 from ebpfjit.runtime.environment import Clock, Environment
 from ebpfjit.runtime.execution import NativeHelper
 from ebpfjit.runtime.helpers.names import NAMES, NUMBERS
@@ -63,4 +65,6 @@ def _clock_helper(clock: Clock) -> NativeHelper:
     image = text().clock_image()
     addresses = {"clock_words": clock.address, "clock_gettime": address_of("clock_gettime")}
     buffer = CodeBuffer(relocate(image, addresses))
+    if os.environ.get("EBPFJIT_PERF"):
+        import_alone("ebpfjit.jit.perf").tell_routines({"clock": 0}, image.code, buffer.address)
     return LeafHelper(buffer.address + image.entry, (buffer, clock))

@@ -9,7 +9,7 @@ import pytest
 
 from ebpfjit import InputError, MemoryFault, Program, load
 from ebpfjit.literals import EngineName
-from ebpfjit.mocks import typed
+from ebpfjit.mocks import typed, typed_kfuncs
 
 ENGINES: tuple[EngineName, ...] = ("interpreter", "jit")
 FIB = """
@@ -77,3 +77,31 @@ def test_names_and_functions_are_looked_at() -> None:
         typed({"bpf_nothing": print})
     with pytest.raises(TypeError, match="cannot be called"):
         typed({"bpf_redirect": 5})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_kernel_functions_get_what_btf_says(engine: EngineName) -> None:
+    obj = load(PORT_FILTER.parents[2] / "tests" / "elf" / "own_kfuncs.o")
+    entry = bytearray(b"\x05\0\0\0\0\0\0\0")
+    lookup, release = Mock(return_value=entry), Mock(return_value=None)
+    program = obj.program("looked_up")
+    given = typed_kfuncs(program, {"my_lookup": lookup, "my_release": release})
+    assert program.run(bytes(60), engine=engine, kfuncs=given).return_value == 5
+    _, key, size = lookup.call_args.args
+    assert (bytes(key), size) == (b"\7\0\0\0", 4)
+    assert bytes(release.call_args.args[0]) == b"\x05\0\0\0\x1e\0\0\0"
+
+    def releasing(found: memoryview) -> None:
+        found[0] = 9
+
+    given = typed_kfuncs(program, {"my_lookup": lambda *_: entry, "my_release": releasing})
+    program.run(bytes(60), engine=engine, kfuncs=given)
+    assert entry[0] == 9
+    numbers = typed_kfuncs(obj.program("numbers"), {"my_difference": lambda *given: sum(given) % 100})
+    assert obj.program("numbers").run(bytes(60), engine=engine, kfuncs=numbers).return_value == 71
+    nothing = typed_kfuncs(program, {"my_lookup": lambda *_: None, "my_release": release})
+    assert program.run(bytes(60), engine=engine, kfuncs=nothing).return_value == 99
+    with pytest.raises(InputError, match="declares no kernel function 'absent'"):
+        typed_kfuncs(program, {"absent": release})
+    with pytest.raises(TypeError, match="cannot be called"):
+        typed_kfuncs(program, {"my_lookup": 3})  # type: ignore[dict-item]
