@@ -360,7 +360,11 @@ def is_section(definition: MapDefinition) -> bool:
 
 
 def needs_of_map(definition: MapDefinition, caller: Caller | None = None) -> Iterator[Need]:
-    """Yield what a map needs, of a program that uses it too where there is a `caller`."""
+    """Yield what a map needs, of a program that uses it too where there is a `caller`.
+
+    Of a section of variables that is what its special fields need: loaders do without the map.
+    """
+    yield from _needs_of_fields(definition, caller)
     if is_section(definition):
         return
     name = definition.name
@@ -370,13 +374,6 @@ def needs_of_map(definition: MapDefinition, caller: Caller | None = None) -> Ite
     yield need("map type", called, answer, map=name, evidence=("name", f"BPF_MAP_TYPE_{type_.upper()}"))
     for flag, answer in lookup.map_flags(definition.flags):
         yield need("map flag", flag, answer, map=name, evidence=("name", flag))
-    for field in dict.fromkeys(special.kind for special in definition.special):
-        answer = lookup.in_table(kernel.MAP_FIELDS, field)
-        if field in _POINTERS and type_ in _STORAGES:
-            answer = answer.and_since(Release(kernel.POINTERS_IN_STORAGE))
-        if caller is not None and caller.type in kernel.REFUSED_FIELDS.get(field, ()):
-            answer = Answer(None, f"programs of type {caller.type} may have no map with one")
-        yield need("map field", f"{field} in a map's values", answer, map=name)
     if caller is not None and caller.sleeps:
         since = lookup.releases(kernel.MAPS_OF_SLEEPERS).get(type_)
         reason = "" if since else "programs that may sleep may not have it"
@@ -385,6 +382,21 @@ def needs_of_map(definition: MapDefinition, caller: Caller | None = None) -> Ite
         )
     if definition.inner is not None:
         yield from needs_of_map(definition.inner, caller)
+
+
+def _needs_of_fields(definition: MapDefinition, caller: Caller | None) -> Iterator[Need]:
+    """Yield what the kernel's fields in a map's values, or among variables, need."""
+    in_section = is_section(definition)
+    where = "among variables" if in_section else "in a map's values"
+    for field in dict.fromkeys(special.kind for special in definition.special):
+        answer = lookup.in_table(kernel.MAP_FIELDS, field)
+        if field in _POINTERS and definition.type_name in _STORAGES:
+            answer = answer.and_since(Release(kernel.POINTERS_IN_STORAGE))
+        if in_section and field == "bpf_spin_lock":
+            answer = answer.and_since(Release(kernel.LOCKS_OF_VARIABLES))
+        if caller is not None and caller.type in kernel.REFUSED_FIELDS.get(field, ()):
+            answer = Answer(None, f"programs of type {caller.type} may have no map with one")
+        yield need("map field", f"{field} {where}", answer, map=definition.name)
 
 
 def needs_of_types(kinds: Iterable[int]) -> Iterator[Need]:

@@ -68,6 +68,8 @@ class Need:
             return f"not known: {self.reason}"
         if self.of_types:
             return "where the kernel's types have it"
+        if self.kind == "CO-RE" and self.release is None:
+            return self.reason
         if self.release is None:
             return f"in no release: {self.reason}"
         return f"since {self.release}" if self.until is None else f"from {self.release} to {self.until}"

@@ -79,6 +79,8 @@ class Compatibility:
         least, obstacles = self.at_least, self.obstacles
         if not obstacles:
             return "any Linux with bpf(2)" if least is None else f"Linux {least} or later"
+        if all(each.kind == "CO-RE" for each in obstacles):
+            return "not the Linux whose types were given"
         unknown = all(not each.is_known for each in obstacles)
         return (
             f"not known, at least Linux {least}"

@@ -16,6 +16,7 @@ from ebpfjit.compatibility import Compatibility, Release, find_kernel
 from ebpfjit.compatibility.lookup import Caller, helper, helpers_of, kfunc, map_flags, read, releases
 from ebpfjit.compatibility.release import FIRST, LAST, is_known
 from ebpfjit.compatibility.tables import helpers, kernel, kfuncs
+from ebpfjit.elf import read_btf
 from ebpfjit.elf.sections import TYPE_OF_SECTION
 from ebpfjit.isa.table import OPERATIONS
 from ebpfjit.kernel.program_types import PROGRAM_TYPES
@@ -222,6 +223,30 @@ def test_a_program_that_asks_first_needs_nothing(
     assert (report.minimum, need.is_needed) == (minimum, is_needed)
     assert (need.pc, need.count) == (8, 2) if name == "forgets" else need.count == 1
     assert report.runs_on(minimum if minimum >= "4.19" else "4.19")
+
+
+def test_fields_of_the_kernel_in_maps_and_among_variables() -> None:
+    found = features(load(OBJECTS / "objects.o").compatibility()["queued"])
+    assert found["bpf_spin_lock among variables"] == "6.2"
+    assert found["bpf_list_head among variables"] == "6.2"
+    assert (
+        features(load(OBJECTS / "kptr_variables.o").compatibility().whole)["kptr among variables"] == "5.19"
+    )
+    timed = features(load(OBJECTS / "timers.o").compatibility().whole)
+    assert timed["bpf_timer in a map's values"] == "5.15"
+
+
+def test_what_core_does_not_find() -> None:
+    target = read_btf(OBJECTS / "core_target.o")
+    report = load(OBJECTS / "missing_field.o", btf=target).compatibility()
+    assert {name: each.summary for name, each in report.items()} == {
+        "guarded": "Linux 4.1 or later",
+        **dict.fromkeys(("field", "nested", "value"), "not the Linux whose types were given"),
+    }
+    (need,) = report["nested"].obstacles
+    assert str(need).startswith(
+        "struct task, field parts[1].gone, it is not among the types of the target: pc 0"
+    )
 
 
 def test_kernel_functions_come_and_go() -> None:

@@ -181,6 +181,8 @@ MAP_FIELDS = """
 
 POINTERS_IN_STORAGE = "6.4"
 """Since when local storage has values with kernel pointers."""
+LOCKS_OF_VARIABLES = "6.2"
+"""Since when a lock may be a variable."""
 
 CONTEXT_FIELDS = {
     "__sk_buff": """
