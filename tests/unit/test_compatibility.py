@@ -226,7 +226,7 @@ def test_a_program_that_asks_first_needs_nothing(
 
 
 def test_fields_of_the_kernel_in_maps_and_among_variables() -> None:
-    found = features(load(OBJECTS / "objects.o").compatibility()["queued"])
+    found = features(load(OBJECTS / "objects.o").compatibility()["shared"])
     assert found["bpf_spin_lock among variables"] == "6.2"
     assert found["bpf_list_head among variables"] == "6.2"
     assert (
