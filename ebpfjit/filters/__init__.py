@@ -11,7 +11,7 @@ from ebpfjit.classic.translate import OnXdp, to_ebpf
 from ebpfjit.errors import FilterError, VerifierError
 from ebpfjit.filters import pcap
 from ebpfjit.filters.elf import to_object
-from ebpfjit.filters.source import to_source
+from ebpfjit.filters.source import is_function_name, to_source
 from ebpfjit.program import Program
 
 Action = Literal["XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_TX"]
@@ -96,8 +96,8 @@ def to_c(
     and TranslationError for expressions about what XDP does not have.
     """
     _check_actions(match, otherwise)
-    if not name.isidentifier() or not name.isascii():
-        raise ValueError(f"{name!r} is no name of a function in C")
+    if not is_function_name(name):
+        raise ValueError(f"{name!r} is no name of a function in C that the file does not have already")
     code = pcap.compile(expression, "ethernet", SNAPLEN)
     try:
         return to_source(code, expression, match, otherwise, name)

@@ -54,6 +54,26 @@ _SIGNS = {
 }  # fmt: skip
 
 
+KEYWORDS = frozenset({
+    "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum",
+    "extern", "float", "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return",
+    "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void",
+    "volatile", "while", "asm", "typeof", "alignas", "alignof", "bool", "constexpr", "false", "nullptr",
+    "static_assert", "thread_local", "true", "typeof_unqual",
+})  # fmt: skip
+"""Words that are no names in C23, or in GNU C."""
+OTHERS = frozenset({"license", "_license", "memcpy", "memmove", "memset", "memcmp"})
+"""Names that the file has, and functions that compilers know."""
+RESERVED = ("__", "XDP_", "BPF_")
+"""What names of the compiler, and of linux/bpf.h, begin with."""
+
+
+def is_function_name(name: str) -> bool:
+    """True where a function in the file can have that name."""
+    is_word = name.isidentifier() and name.isascii()
+    return is_word and name not in KEYWORDS | OTHERS and not name.startswith(RESERVED)
+
+
 def to_source(code: bytes, expression: str, match: str, otherwise: str, name: str) -> str:
     """Return the source; results that are not 0 are the action `match`.
 

@@ -268,8 +268,9 @@ def test_source_of_c_that_cannot_be() -> None:
     ]:
         with pytest.raises(kind, match=says):
             filters.to_c(*arguments)  # type: ignore[arg-type]  # what users may get wrong
-    with pytest.raises(ValueError, match="no name of a function in C"):
-        filters.to_c("tcp", name="a b")
+    for name in ("a b", "\xe4", "int", "asm", "license", "__u8", "XDP_PASS", "memset"):
+        with pytest.raises(ValueError, match="no name of a function in C"):
+            filters.to_c("tcp", name=name)
 
 
 def test_protochain_becomes_a_loop() -> None:
