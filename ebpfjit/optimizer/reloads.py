@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME
 from ebpfjit.optimizer.code import BOUND, ONLY, Block, Code, Op
-from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.flow import with_blocks
 from ebpfjit.record import record
@@ -134,7 +133,6 @@ class _Forwarding:
             return None
         if self.stores is None:
             self.stores = self.all_stores()
-            self.dominators = Dominators(self.code.shape)
         frame, low = place[0], place[1] + load.offset
         high = low + load.row.size
         meeting = [store for store in self.stores if store.meets(frame, low, high)]
@@ -148,8 +146,10 @@ class _Forwarding:
     def is_before(self, store: _Store, load: Op) -> bool:
         """True where every way to a load leads over a store."""
         number = self.facts.where[load.results[0]]
+        dominators = self.facts.dominators
+        assert dominators is not None  # guards has found them out
         if number != store.block:
-            return self.dominators.dominates(store.block, number)
+            return dominators.dominates(store.block, number)
         return any(op is load for op in self.code.blocks[number].ops[store.index :])
 
     def all_stores(self) -> Sequence[_Store]:
