@@ -84,7 +84,10 @@ class _Sockets:
     def __enter__(self) -> _Sockets:
         if not hasattr(socket, "AF_UNIX") or not hasattr(socket, "AF_PACKET"):
             raise KernelUnavailable("no socket filters here: this is no Linux")
-        self.says, self.hears = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            self.says, self.hears = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        except OSError as error:
+            raise KernelUnavailable(f"no sockets to filter on: {error}") from None
         self.says.setblocking(False)
         self.hears.setblocking(False)
         return self
@@ -104,5 +107,7 @@ class _Sockets:
         try:
             self.says.send(data)
             return len(self.hears.recv(len(data)))
-        except OSError:  # nothing is kept, nothing is sent
+        except (PermissionError, BlockingIOError):  # nothing is kept
             return 0
+        except OSError as error:
+            raise InputError(f"Linux sends no datagram of {len(data)} bytes: {error}") from None

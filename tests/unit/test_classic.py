@@ -253,6 +253,7 @@ def test_linux_gives_the_same_results() -> None:
         results.add(result)
     assert max(results) > 1 << 31
     assert len(results) > 15
+    assert classic.run_in_linux(classic.assemble("ld len\nret a"), bytes(70_000)) == 70_000
     nested = classic.assemble("ld #4\nldx #1\nldb nlan\nret a")
     assert classic.run_in_linux(nested, bytes(8)) == 0
     for text, data, says in [
@@ -260,6 +261,7 @@ def test_linux_gives_the_same_results() -> None:
         ("ldb [0xffe00000]\nret a", b"1", "what a datagram between two sockets does not have"),
         ("ld mark\nret a", b"1", "what a datagram between two sockets does not have"),
         ("ld len\n" * 4094 + "ret a", b"1", "4095 instructions leave no room"),
+        ("ld len\nret a", bytes(1 << 22), "Linux sends no datagram of 4194304 bytes"),
     ]:
         with pytest.raises(InputError, match=says):
             classic.run_in_linux(classic.assemble(text), data)
