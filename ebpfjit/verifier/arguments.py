@@ -171,6 +171,8 @@ def _value(call: _Call, argument: Argument, value: Value) -> None:
 
 
 def _memory(call: _Call, argument: Argument, value: Value) -> None:
+    if isinstance(value, Scalar):
+        raise memory.wrong_type(call.number, value, "fp, pkt, pkt_meta, map_key, map_value, mem")
     if argument.size:
         call.region(argument, value, argument.size)
         if argument.aligned and isinstance(value, Pointer) and (value.off % argument.size):

@@ -382,7 +382,7 @@ class Domain:
 
     def truncated(self, a: Number, bits: int) -> Number:
         """Return the low bits, zero-extended."""
-        if bits >= self.full.bits:
+        if bits >= self.full.bits or a.umax < 1 << bits:
             return a
         return self.binary("AND", True, a, self.known((1 << bits) - 1))
 

@@ -41,9 +41,11 @@ def load(frame: Frame, number: int, pointer: Pointer, offset: int, size: int, *,
                 raise Refused("type", "invalid size of register fill", "load pointers with 8 bytes")
             return value
         if at == 0 and size <= spilled and isinstance(value, Scalar):
-            if size == spilled:
-                return value
-            return Scalar(DOMAIN.truncated(value.number, 8 * size), (value,))
+            low_bytes = DOMAIN.truncated(value.number, 8 * size)
+            return value if size == spilled or low_bytes is value.number else Scalar(low_bytes, (value,))
+        is_zero = isinstance(value, Scalar) and value.number.is_known and not value.number.value
+        if kinds == "s" * size and isinstance(value, Scalar) and is_zero:
+            return Scalar(value.number, (value,))
     for index, kind in enumerate(kinds):
         if kind in _ARRIVED or (kind == "?" and not privileged):
             raise _unset(low, index, size)

@@ -64,6 +64,10 @@ def _patience(point: Point, is_looping: bool) -> int:
     return _ROUNDS if is_looping and point.branches > 0 else _MOST_MISSES
 
 
+_ALIKE = frozenset({"ctx", "socket", "sock_common", "tcp_sock", "xdp_sock", "btf_id", "arena"})
+"""Pointers whose loads and stores Linux rewrites: one instruction is for one of them alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """An error: its slot, what Refused said, the way that led there, and the registers."""
@@ -117,6 +121,7 @@ class Walk:
         blocks = block_sizes(program)
         known_live = liveness_of(program, blocks, ways_of(program, blocks))
         self._before, self._after = live_before(known_live), live_after(known_live)
+        self._pointers: dict[int, str] = {}
         self._illegal = {insn.pc for insn in program.instructions if illegal_reason(insn) is not None}
         self._looping = {insn.pc for insn in program.instructions if _comes_again(insn)}
         self._meeting = meeting_points(program, blocks) | set(loop_headers(program)) | self._looping
@@ -207,6 +212,18 @@ class Walk:
             if point.branches:
                 break
             point = point.before
+
+    def same_kind(self, pc: int, base: Value) -> None:
+        """Raise Refused where an instruction is for pointers that Linux rewrites it for, and for others."""
+        if not isinstance(base, Pointer):
+            return
+        before = self._pointers.setdefault(pc, base.kind)
+        if before != base.kind and not _ALIKE.isdisjoint((before, base.kind)):
+            raise Refused(
+                "type",
+                f"same insn cannot be used with different pointers: {arithmetic.named(base)} and {before}",
+                "load or store by one instruction for each kind",
+            )
 
     def fork(self, state: State, pc: int) -> State:
         """Return a copy of a state that is walked later, at another slot."""
@@ -497,6 +514,7 @@ def _load(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
     if row.is_ordered:
         _ordered(insn.src_reg, base, insn.offset, row)
     value = memory.load(walk.setting, state, insn.src_reg, base, insn.offset, row.size)
+    walk.same_kind(insn.pc, base)
     if row.signed:
         if isinstance(value, Pointer):
             raise Refused("type", f"R{insn.src_reg} a pointer is loaded with its sign extended")
@@ -519,6 +537,7 @@ def _store(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
     ):  # fmt: skip
         raise Refused("type", "cannot spill pointers to stack into stack frame of the caller")
     memory.store(walk.setting, state, insn.dst_reg, base, insn.offset, row.size, value)
+    walk.same_kind(insn.pc, base)
     _deepened(walk, state, base, insn.offset)
 
 
@@ -566,7 +585,7 @@ def _atomic(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
     _deepened(walk, state, base, insn.offset)
     if row.fetch:
         fetched = 0 if row.meaning == "CMPXCHG" else insn.src_reg
-        state.registers[fetched] = Scalar(DOMAIN.sized(row.size))
+        state.registers[fetched] = loaded if isinstance(loaded, Scalar) else Scalar(DOMAIN.sized(row.size))
 
 
 def _packet_load(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
