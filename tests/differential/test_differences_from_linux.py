@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpfjit import EbpfError, Program, load
+from ebpfjit import EbpfError, InputError, Program, load
 from ebpfjit.assembler import assemble
 from ebpfjit.difftest.verdicts import texts
 from ebpfjit.kernel import KernelUnavailable, KernelVerifierError, load_program, unavailable_reason
@@ -110,3 +110,46 @@ def test_a_limit_leaves_the_verdict_open() -> None:
     program = Program.from_assembly("r0 = 0\ntop: r0 += 1\nif r0 < 900 goto top\nr0 = 0\nexit", type="xdp")
     assert program.verify(limit=500).status == "undecided"
     assert (program.verify().status, in_linux(program)) == ("accepted", "accepted")
+
+
+# -- Packets and contexts -------------------------------------------------------------------------------
+
+IPV4, IPV6, OTHER = bytes(12) + b"\x08\x00", bytes(12) + b"\x86\xdd", bytes(12) + b"\x12\x34"
+LENGTH = "r0 = *(u32 *)(r1 + 0)"
+STORED = "r2 = {0}; *(u32 *)(r1 + {1}) = r2; r0 = *(u32 *)(r1 + {1})"
+FRAME = OTHER + bytes(50)
+
+#  what it is, the program, its packet, what it gives here and in Linux (None: InputError)
+SEEN = (
+    ("an IPv4 header of 11 bytes", LENGTH, IPV4 + bytes(11), 25, None),
+    ("an IPv6 header of 31 bytes", LENGTH, IPV6 + bytes(31), 45, None),
+    ("the longest packet of a socket buffer", LENGTH, OTHER + bytes(3698), 3712, 3712),
+    ("a longer one", LENGTH, OTHER + bytes(3699), 3713, None),
+    ("tc_index", STORED.format(0x12345, 44), FRAME, 0x12345, 0x2345),
+    ("queue_mapping", STORED.format(65535, 12), FRAME, 65535, 0),
+    ("a small queue_mapping", STORED.format(65534, 12), FRAME, 65534, 65534),
+    ("the upper half of protocol", "r0 = *(u16 *)(r1 + 18)", IPV4 + b"\x45" + bytes(49), 0, 8),
+)
+NAMES = [row[0] for row in SEEN]
+
+
+@needs_kernel
+@pytest.mark.parametrize(("text", "packet", "here", "linux"), [row[1:] for row in SEEN], ids=NAMES)
+def test_packets_and_contexts(text: str, packet: bytes, here: int, linux: int | None) -> None:
+    program = Program.from_assembly(text.replace("; ", "\n") + "\nexit", type="tc")
+    assert program.run(packet, engine="interpreter").return_value == here
+    if linux is None:
+        with pytest.raises(InputError, match="EINVAL"):
+            program.run(packet, engine="kernel")
+    else:
+        assert program.run(packet, engine="kernel").return_value == linux
+
+
+@needs_kernel
+def test_a_lookup_with_an_interface() -> None:
+    text = "r0 = *(u32 *)(r1 + 64)\nif r0 == 0 goto +1\nr0 = 1\nexit"
+    program = Program.from_assembly(text, type="sk_lookup")
+    context = {"ingress_ifindex": 3, "family": 2, "protocol": 6}
+    assert program.run(context=context, engine="interpreter").return_value == 1
+    with pytest.raises(InputError, match="EINVAL"):
+        program.run(context=context, engine="kernel")
