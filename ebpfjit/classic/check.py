@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ebpfjit.classic.code import Instruction, decode
-from ebpfjit.classic.table import CELLS, MOST, Form, Kind, ancillary, signed
+from ebpfjit.classic.table import ANCILLARIES, CELLS, MOST, Form, Kind, ancillary, signed
 from ebpfjit.errors import VerifierError
+from ebpfjit.named import absent
 
 
 def check(code: bytes, *, loops: bool = False) -> None:
@@ -26,6 +27,17 @@ def check(code: bytes, *, loops: bool = False) -> None:
     if last.row is None or last.row.kind is not Kind.RETURN:
         raise VerifierError(f"instruction {last.pc}: the program ends without a ret", last.pc, "ends")
     _check_cells(instructions)
+
+
+def check_given(ancillaries: Mapping[str, int] | None) -> Mapping[str, int]:
+    """Return what ancillary loads give. Raises ValueError for a name that is none of theirs, TypeError."""
+    given = ancillaries or {}
+    for name, value in given.items():
+        if name not in ANCILLARIES:
+            raise ValueError(absent(name, "ancillary load", ANCILLARIES))
+        if not isinstance(value, int):
+            raise TypeError(f"what {name} gives is a number, not of type {type(value).__name__}")
+    return given
 
 
 def _wrong(instruction: Instruction, length: int, *, loops: bool) -> Iterator[tuple[str, str]]:

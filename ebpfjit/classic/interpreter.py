@@ -11,12 +11,13 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ebpfjit.classic.check import check
+from ebpfjit.classic.check import check, check_given
 from ebpfjit.classic.code import Instruction, decode
 from ebpfjit.classic.payload import payload
 from ebpfjit.classic.table import CELLS, LINK, NETWORK, Form, Kind, ancillary, signed
 from ebpfjit.errors import BudgetExhausted
 from ebpfjit.record import record
+from ebpfjit.runtime.memory import flat_view
 
 MASK = 0xFFFFFFFF
 ETHERNET_HEADER = 14
@@ -76,11 +77,12 @@ def run(
     "type" by its receiver, "hatype" and "ifidx" 1, "poff" where its payload begins, "rand" a random number,
     the others 0. `network` is where the network header is.
 
-    Raises VerifierError as `check` (`loops` is for that), DecodeError, and BudgetExhausted where loops go
-    round a million times.
+    Raises VerifierError as `check` (`loops` is for that), DecodeError, BudgetExhausted where loops go round a
+    million times, and ValueError for names that are none of those.
     """
     check(code, loops=loops)
-    return interpret(decode(code), Packet(bytes(packet), ancillaries or {}, network))
+    data = flat_view(packet).tobytes()
+    return interpret(decode(code), Packet(data, check_given(ancillaries), network))
 
 
 def interpret(instructions: tuple[Instruction, ...], packet: Packet) -> int:

@@ -18,6 +18,7 @@ from ebpfjit.classic.code import Instruction, decode, encode
 from ebpfjit.classic.table import ANCILLARY, LINK, MOST, Form, Kind, ancillary, signed
 from ebpfjit.errors import InputError, VerifierError
 from ebpfjit.kernel.syscalls import KernelUnavailable
+from ebpfjit.runtime.memory import flat_view
 
 ATTACH_FILTER = 26
 RESULT_BITS = 32
@@ -38,7 +39,7 @@ def run_in_linux(code: bytes, packet: Any) -> int:
     (`is_of_datagrams`).
     """
     check(code)
-    data, instructions = bytes(packet), decode(code)
+    data, instructions = flat_view(packet).tobytes(), decode(code)
     if not data:
         raise InputError("of an empty datagram nothing can be kept, so nothing is seen of the result")
     if not is_of_datagrams(code):

@@ -17,7 +17,7 @@ from typing import Literal
 
 from ebpfjit.assembler import assemble
 from ebpfjit.classic import routines
-from ebpfjit.classic.check import check
+from ebpfjit.classic.check import check, check_given
 from ebpfjit.classic.code import Instruction, decode
 from ebpfjit.classic.table import CELLS, LINK, NETWORK, Form, Kind, ancillary, signed
 from ebpfjit.errors import TranslationError
@@ -71,7 +71,7 @@ def to_ebpf(
         made = OnMemory()
     else:
         raise ValueError(f"a filter becomes a program of type 'socket_filter', or None, not {type!r}")
-    made.given = ancillaries or {}
+    made.given = check_given(ancillaries)
     return made.program(code, name, type, loops=loops)
 
 

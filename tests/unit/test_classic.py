@@ -342,6 +342,15 @@ def test_every_ancillary_load_on_every_engine() -> None:
             for engine in ("interpreter", "jit"):
                 found = made.run(FRAME, engine=engine, environment=one, **context).return_value  # type: ignore[call-overload]
                 assert found == expected, (name, type_, engine)
+    for use in (lambda given: classic.run(code, FRAME, ancillaries=given),
+                lambda given: classic.to_ebpf(code, ancillaries=given)):  # fmt: skip
+        with pytest.raises(ValueError, match=r"no ancillary load 'marc'; .*'mark'"):
+            use({"marc": 1})
+        with pytest.raises(TypeError, match="what mark gives is a number, not of type str"):
+            use({"mark": "1"})
+    for run in (classic.run, classic.run_in_linux):
+        with pytest.raises(TypeError, match="bytes-like"):
+            run(code, 5)
     rand = classic.assemble("ld rand\nret a")
     for type_ in (None, "socket_filter"):
         results = {classic.to_ebpf(rand, type_).run(FRAME).return_value for _ in range(4)}
