@@ -268,6 +268,8 @@ def call_data(nr: int | str, arch: str | int = "", args: Sequence[int] = (), ip:
     wide = [*words[1:], *[0] * (6 - len(args))]
     if not machine & IS_LITTLE_ENDIAN:
         wide = [each >> 32 | (each & 0xFFFFFFFF) << 32 for each in wide]
+    if not -(1 << 31) <= words[0] < 1 << 32:
+        raise ValueError(f"the number of a call has 32 bits, and {words[0]} has more")
     signed = (words[0] + (1 << 31)) % (1 << 32) - (1 << 31)
     return DATA.pack(signed, machine, *wide)
 

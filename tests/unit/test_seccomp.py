@@ -312,7 +312,8 @@ def test_files_and_calls_that_are_nothing(tmp_path: Path) -> None:
     for options, wrong in [
         ({"nr": 0, "ip": -1}, ValueError), ({"nr": 0, "ip": 1 << 64}, ValueError), ({"nr": 1.5}, TypeError),
         ({"nr": 0, "args": (1.0,)}, TypeError), ({"nr": b"read"}, TypeError),
-        ({"nr": 0, "arch": 1.5}, LoadError),
+        ({"nr": 0, "arch": 1.5}, LoadError), ({"nr": 1 << 32}, ValueError),
+        ({"nr": -(1 << 31) - 1}, ValueError),
     ]:  # fmt: skip
         with pytest.raises(wrong):
             program.run(**options)  # type: ignore[arg-type]  # what users may get wrong
