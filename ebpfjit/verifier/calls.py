@@ -29,6 +29,7 @@ MOST_ERRORS = 4095
 _UNDER_LOCK = frozenset({"bpf_spin_unlock"})
 
 _WRITERS = frozenset({"bpf_map_update_elem", "bpf_map_delete_elem", "bpf_map_push_elem", "bpf_map_pop_elem"})
+_MEMORY = frozenset({"ptr_to_mem", "ptr_to_map_key", "ptr_to_map_value", "ptr_to_dynptr"})
 _OF_SOCKETS = frozenset({MapType.SOCKMAP, MapType.SOCKHASH})
 _UPDATE_SOCKETS = frozenset({"bpf_map_update_elem", "bpf_map_delete_elem"})
 _SOCKETS_UNLOCKED = frozenset({
@@ -63,6 +64,9 @@ def call(walk: Walk, state: State, insn: Instruction) -> None:
         _release(walk, state, given.released, name)
     for do in given.after:
         do()
+    for argument, value in zip(takes.arguments, given.values, strict=False):
+        if argument.kind in _MEMORY:
+            walk.deepened(state, value)
     _dynptr_made(walk, state, takes, given)
     if takes.moves_packet:
         packet_moved(state, name, privileged=walk.setting.privileged)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
-from ebpfjit.isa.spec import Imm, Kind
+from ebpfjit.isa.spec import Imm, Kind, Reference
 from ebpfjit.program import Instruction, Program
 from ebpfjit.verifier.stack import SIZE
 from ebpfjit.verifier.state import MOST_FRAMES
@@ -148,14 +148,31 @@ def below(called: Mapping[int, Mapping[int, object]], callees: Mapping[int, obje
     return found
 
 
+def _named(program: Program) -> dict[int, dict[int, tuple[int, ...]]]:
+    """Return for each function those whose address it takes, and where: a helper calls them."""
+    starts = sorted(program.functions)
+    found: dict[int, dict[int, tuple[int, ...]]] = {start: {} for start in starts}
+    for insn in program.instructions:
+        target = insn.pc + 1 + insn.imm
+        if insn.row is not None and insn.row.reference is Reference.CODE and target in found:
+            found[function_of(starts, insn.pc)].setdefault(target, (insn.pc,))
+    return found
+
+
 def deepest(
-    program: Program, depths: Mapping[int, int], start: int = 0
+    program: Program, depths: Mapping[int, int], later: Collection[int] = ()
 ) -> tuple[int, tuple[int, ...], list[Error]]:
     """Return the most stack that a chain of calls takes, the functions of it, and what is wrong with it.
 
-    `depths` are the bytes of each function's frame. Linux's compiler gives each a multiple of 16.
+    `depths` are the bytes of each function's frame. Linux's compiler gives each a multiple of 16. `later` are
+    functions that run by themselves afterwards, as those of timers.
     """
-    called = calls(program)
+    called, named = calls(program), _named(program)
+    for start, callees in named.items():
+        for callee, pcs in callees.items():
+            if callee not in later:
+                called[start].setdefault(callee, pcs)
+    start = 0
     tail = {
         function_of(sorted(program.functions), insn.pc)
         for insn in program.instructions
@@ -163,7 +180,7 @@ def deepest(
     }
     worst: tuple[int, tuple[int, ...]] = 0, (start,)
     wrong: dict[str, Error] = {}
-    todo: list[tuple[int, int, tuple[int, ...], int]] = [(start, 0, (), 0)]
+    todo: list[tuple[int, int, tuple[int, ...], int]] = [(each, 0, (), each) for each in (*later, start)]
     seen: dict[int, tuple[int, int]] = {}
     while todo:
         function, before, chain, pc = todo.pop()

@@ -188,7 +188,7 @@ def verify(
         if are_raised():
             raise
         reason = f"of a bug of ebpfjit: {type(error).__name__}: {error}"
-    stack, _, deep = structure.deepest(program, walk.depths)
+    stack, _, deep = structure.deepest(program, walk.depths, walk.later)
     errors = [_refusal(program, each) for each in walk.found.values()]
     deep += usable_maps.errors(program, is_sleepable=walk.is_sleepable)
     if program.type is not None:

@@ -115,6 +115,7 @@ class Walk:
         self.depths: dict[int, int] = {}
         self.functions = functions.Functions(program)
         self.called: set[int] = set()
+        self.later: set[int] = set()
         self.claims: dict[int, list[State]] | None = {} if claims else None
         self.todo: list[State] = []
         self.points: dict[int, list[Point]] = {}
@@ -351,6 +352,7 @@ class Walk:
         other.rounds += 1
         other.frame.rounds += 1
         if is_async:
+            self.later.add(given.function)
             other.references, other.lock, other.sections = (), None, ()
             other.frames = []
             self.enter(other, given.function, END, arguments, Callback(name, END, results, is_async=True))
@@ -358,6 +360,13 @@ class Walk:
         else:
             self.enter(other, given.function, insn.pc, arguments, Callback(name, insn.pc, results))
         frame.rounds = 0
+
+    def deepened(self, state: State, base: Value, offset: int = 0) -> None:
+        """Remember how deep a function's frame is: an access is there."""
+        if isinstance(base, Pointer) and base.kind == "stack":
+            low = base.off + offset + (base.var.smin if base.var is not None else 0)
+            start = state.frames[base.what].start
+            self.depths[start] = max(self.depths.get(start, 0), -low)
 
     def leave(self, state: State, insn: Instruction, result: Value, moved_by: str = "") -> None:
         """Walk on behind the function that an instruction may end: r0 is `result`, and packets may have been
@@ -515,6 +524,7 @@ def _load(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
         _ordered(insn.src_reg, base, insn.offset, row)
     value = memory.load(walk.setting, state, insn.src_reg, base, insn.offset, row.size)
     walk.same_kind(insn.pc, base)
+    walk.deepened(state, base, insn.offset)
     if row.signed:
         if isinstance(value, Pointer):
             raise Refused("type", f"R{insn.src_reg} a pointer is loaded with its sign extended")
@@ -538,15 +548,7 @@ def _store(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
         raise Refused("type", "cannot spill pointers to stack into stack frame of the caller")
     memory.store(walk.setting, state, insn.dst_reg, base, insn.offset, row.size, value)
     walk.same_kind(insn.pc, base)
-    _deepened(walk, state, base, insn.offset)
-
-
-def _deepened(walk: Walk, state: State, base: Value, offset: int) -> None:
-    """Remember how deep a function's frame is."""
-    if isinstance(base, Pointer) and base.kind == "stack":
-        low = base.off + offset + (base.var.smin if base.var is not None else 0)
-        start = state.frames[base.what].start
-        walk.depths[start] = max(walk.depths.get(start, 0), -low)
+    walk.deepened(state, base, insn.offset)
 
 
 _NOT_ATOMIC = frozenset({
@@ -582,7 +584,7 @@ def _atomic(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
     if isinstance(loaded, Pointer) and not walk.setting.privileged:
         raise Refused("leak", f"R{insn.dst_reg} leaks addr into mem")
     memory.store(walk.setting, state, insn.dst_reg, base, insn.offset, row.size, unknown())
-    _deepened(walk, state, base, insn.offset)
+    walk.deepened(state, base, insn.offset)
     if row.fetch:
         fetched = 0 if row.meaning == "CMPXCHG" else insn.src_reg
         state.registers[fetched] = loaded if isinstance(loaded, Scalar) else Scalar(DOMAIN.sized(row.size))
