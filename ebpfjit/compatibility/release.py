@@ -58,6 +58,11 @@ FIRST, LAST = Release("4.19"), Release("6.18")
 """The releases that may be asked for; what is older is in the tables too, as the first one with a feature."""
 
 
+def is_release(text: str) -> bool:
+    """True for a text that a Release can have."""
+    return _FORM.fullmatch(text) is not None
+
+
 def known_release(text: str) -> Release:
     """Return a release that may be asked for. Raises EbpfError for any other text."""
     try:

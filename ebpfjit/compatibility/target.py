@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ebpfjit.compatibility import lookup
 from ebpfjit.compatibility.need import Evidence, Need
-from ebpfjit.compatibility.release import FIRST, LAST, Release, is_known, known_release
+from ebpfjit.compatibility.release import FIRST, LAST, Release, is_known, is_release, known_release
 from ebpfjit.compatibility.tables import kernel
 from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.elf.budget import Budget
@@ -99,8 +99,8 @@ def find_kernel(asked: Kernel | Btf | Source) -> Kernel:
 
 
 def _is_file(text: str) -> bool:
-    """True for what names a file, there or not."""
-    return os.sep in text or os.path.exists(text)
+    """True for what names a file, there or not; one that is called as a release needs a folder in front."""
+    return os.sep in text or (not is_release(text) and os.path.exists(text))
 
 
 def _read(source: Btf | Source) -> Btf:

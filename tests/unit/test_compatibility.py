@@ -297,6 +297,15 @@ def test_a_release_that_there_is_not_is_an_error(text: str) -> None:
         report.missing(text)
 
 
+def test_a_file_that_is_called_as_a_release_needs_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "5.15").write_bytes(kernel_types("6.1"))
+    monkeypatch.chdir(tmp_path)
+    assert find_kernel("5.15").release == "5.15"
+    assert find_kernel("./5.15").release == "6.1"
+
+
 @pytest.mark.parametrize("kernel", [None, 5, 5.15, (5, 15)])
 def test_a_release_is_text(kernel: object) -> None:
     with pytest.raises(TypeError, match='"running", or a file with its types'):
@@ -370,6 +379,10 @@ def test_damaged_types_are_left_out() -> None:
     assert not any("global function" in need.feature for need in odd.compatibility())
 
 
+SOME = [Release(text) for text in ("4.19", "5.1", "5.2", "5.7", "5.8", "5.15", "5.17", "6.2", "6.9", "6.18")]
+SOME_KERNELS = [find_kernel(release) for release in SOME]
+
+
 def test_all_objects_have_a_report() -> None:
     """Whatever an object lacks, its report is made: what is not whole in it stands there."""
     refused = {"big_endian", "stripped", "x86_64"}
@@ -379,4 +392,7 @@ def test_all_objects_have_a_report() -> None:
         report = load(path).compatibility()
         assert json.dumps(report.json())
         for name, program in report.items():
+            if program.minimum is not None:
+                enough = [release >= program.minimum for release in SOME]
+                assert [program.runs_on(kernel) for kernel in SOME_KERNELS] == enough, (path, name)
             assert (program.minimum is None) == bool(program.obstacles) or not program.needs, (path, name)
