@@ -64,7 +64,8 @@ def as_libseccomp(profile: dict[str, Any], arch: str) -> bytes:
     with library(ACTIONS[profile["defaultAction"]]) as (here, made):
         native = here.seccomp_arch_native()
         if native != ARCHITECTURES[arch]:
-            assert here.seccomp_arch_add(made, ctypes.c_uint32(ARCHITECTURES[arch])) == 0
+            if here.seccomp_arch_add(made, ctypes.c_uint32(ARCHITECTURES[arch])):
+                pytest.skip(f"this libseccomp does not know {arch}")
             assert here.seccomp_arch_remove(made, ctypes.c_uint32(native)) == 0
         for rule in profile["syscalls"]:
             arguments = (Comparison * 6)()
