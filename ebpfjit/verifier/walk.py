@@ -808,7 +808,9 @@ def _repaired(walk: Walk, state: State, insn: Instruction, row: Row) -> int | No
             for number in (insn.dst_reg, insn.src_reg if row.uses_src else insn.dst_reg):
                 if number < FRAME_POINTER:
                     registers[number] = poison()
-            return _branch(walk, state, insn, row)
+            assert insn.target is not None
+            other = walk.fork(state, insn.target)
+            other.way, state.way = Step(state.way, insn.pc, True), Step(state.way, insn.pc, False)
         case Kind.JUMP | Kind.MAY_GOTO:
             return END
         case _:

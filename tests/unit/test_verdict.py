@@ -222,3 +222,10 @@ def test_what_a_kernel_lacks_is_refused() -> None:
     assert "5.12" in error.message
     with pytest.raises(EbpfError):
         program.verify("5.99")
+
+
+def test_comparisons_of_the_frame_pointer_leak_it() -> None:
+    """Both ways behind one that is refused are walked."""
+    text = "jlt r10, 0, +2\nldxw r2, [r1+512]\nja +1\nldxw r2, [r1+256]\nmov r0, 0\nexit"
+    found = Program.from_assembly(text, type="xdp").verify(unprivileged=True, seconds=0)
+    assert [(error.pc, error.kind) for error in found.errors] == [(0, "leak"), (1, "memory"), (3, "memory")]
