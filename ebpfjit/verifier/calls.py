@@ -11,7 +11,7 @@ from ebpfjit.program import Instruction
 from ebpfjit.runtime.helpers import maps as map_helpers
 from ebpfjit.runtime.helpers.table import helpers
 from ebpfjit.runtime.maps.definition import MapFlag, MapType
-from ebpfjit.verifier import arguments, branches, formats
+from ebpfjit.verifier import arguments, arithmetic, branches, formats
 from ebpfjit.verifier.arguments import Dynptr, Given
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.prototypes import Prototype, prototype
@@ -136,6 +136,17 @@ def _may_update_sockets(setting: Setting, name: str) -> bool:
     return setting.type is None or setting.type in _SOCKETS_UNLOCKED
 
 
+def _of_a_map(given: Given) -> None:
+    """Raise Refused where a dynptr is made of what is no map's value."""
+    data = given.values[0]
+    if isinstance(data, Poison) or (isinstance(data, Pointer) and data.kind == "map_value"):
+        return
+    kind = arithmetic.named(data) if isinstance(data, Pointer) else "scalar"
+    raise Refused(
+        "type", f"Unsupported reg type {kind} for bpf_dynptr_from_mem data", "give it a map's value"
+    )
+
+
 def _right_format(given: Given) -> None:
     """Raise Refused where Linux does not take a format, or there are fewer arguments than it has."""
     count = formats.arguments_of(given.text)
@@ -156,6 +167,7 @@ def _no_flags(given: Given) -> None:
 
 _ALSO: dict[str, Callable[[Given], None]] = {
     "bpf_snprintf": _right_format,
+    "bpf_dynptr_from_mem": _of_a_map,
     "bpf_get_local_storage": _no_flags,
 }
 """What else is asked of arguments of some helpers."""
@@ -234,6 +246,8 @@ def _result(walk: Walk, state: State, takes: Prototype, given: Given, insn: Inst
     acquires = takes.acquires or _gives_a_socket(takes, given)
     if acquires or (takes.casts and given.source is not None and given.source.ref):
         reference = acquire(state, insn, takes.name) if acquires else given.source.ref  # type: ignore[union-attr]
+    if takes.returns == "ptr_to_dynptr_mem":  # gone when the dynptr is given back
+        reference = getattr(given.dynptr, "ref", 0)
     made = _MADE[takes.returns](walk, takes, given)
     if not isinstance(made, Pointer):
         return made

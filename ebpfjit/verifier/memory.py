@@ -19,6 +19,9 @@ FARTHEST_IN_PACKET = 0xFFFF
 FLOW_KEYS_SIZE = 56
 """Bytes of struct bpf_flow_keys."""
 
+_READ_ONLY = frozenset({MapType.DEVMAP, MapType.DEVMAP_HASH})
+"""Maps whose values are the kernel's own: programs only read them."""
+
 _PIECES = {"pkt": "packet", "pkt_meta": "packet_meta", "pkt_end": "packet_end"}
 _SOCKETS = {"sock": "socket", "sock_common": "sock_common"}
 
@@ -189,7 +192,8 @@ def _map_value(
     map_ = pointer.what
     definition = map_.definition
     flags = definition.flags
-    if (flags & MapFlag.RDONLY_PROG or definition.is_readonly) and writes:
+    is_readonly = flags & MapFlag.RDONLY_PROG or definition.is_readonly or definition.type in _READ_ONLY
+    if is_readonly and writes:
         raise Refused("memory", f"write into map forbidden, value_size={definition.value_size}")
     if flags & MapFlag.WRONLY_PROG and not writes:
         raise Refused("memory", f"read from map forbidden, value_size={definition.value_size}")
