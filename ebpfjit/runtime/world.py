@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ebpfjit.errors import ExecutionError
-from ebpfjit.once import import_alone
 from ebpfjit.record import dataclass, field
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.foreign import NOTHING, ForeignMemory
@@ -147,9 +146,5 @@ def current() -> World | None:
 def empty_buffers(world: World) -> None:
     """Empty the buffers whose events the result hands over, so that they are not full one day."""
     if world.maps and (world.events or world.kept):  # a record that was discarded takes room as well
-        import_alone("ebpfjit.runtime.maps.events")
-        from ebpfjit.runtime.maps.events import PerfEventArray, RingBuffer
-
         for map_ in world.maps.values():
-            if isinstance(map_, RingBuffer | PerfEventArray):
-                map_.consume()
+            map_.drop_events()

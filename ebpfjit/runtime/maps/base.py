@@ -160,6 +160,10 @@ class Map(ABC):
         """
         return
 
+    def drop_events(self) -> None:
+        """Take out what programs sent through the map: somebody has it already."""
+        return
+
     def used_by(self, program: Program) -> None:
         """Note that a program refers to the map, before it is run. Raises MapError where it must not."""
         return

@@ -181,9 +181,14 @@ class RingBuffer(Unkeyed):
         """Take out the records as they were reserved, up to one that is not submitted yet."""
         with changing.held:
             records = self.events()
+            self.drop_events()
+        return records
+
+    def drop_events(self) -> None:
+        """Take the same out, unread."""
+        with changing.held:
             while self._records and self._records[0].state is not RecordState.RESERVED:
                 self._consumer += self._records.popleft().length
-        return records
 
     def __len__(self) -> int:
         return len(self.events())
@@ -256,9 +261,14 @@ class PerfEventArray(Unkeyed):
         """Take out the events that wait, the oldest first."""
         with changing.held:
             events = self.events()
+            self.drop_events()
+        return events
+
+    def drop_events(self) -> None:
+        """Take the same out, unread."""
+        with changing.held:
             self._events.clear()
             self._size = 0
-        return events
 
     def __len__(self) -> int:
         return len(self._events)
