@@ -169,11 +169,13 @@ class ExecutionError(EbpfError):
     """A program went wrong at slot `pc` while it ran; in a batch, on packet number `index`.
 
     `line` is the source line ("filter.c:12: return *p;"), "" where the program does not know it;
-    None before the fault has left the program.
+    None before the fault has left the program. `program` is the program's name: with tail calls it may be
+    another than the one that was run.
     """
 
     line: str | None = None
     index: int | None = None
+    program: str | None = None
 
     def __init__(self, message: str, pc: int | None = None) -> None:
         super().__init__(message)

@@ -16,12 +16,13 @@ WRONG_CODE = "WrongCode"
 AUDIT_FAILURE = AuditFailure.__name__
 """Kinds of an outcome that is wrong whatever another engine says: what was proven does not hold."""
 
+_OF_PLACE = frozenset({"line", "program", "index", "__notes__"})
 _UNWRITTEN = (LITTER, POISON)
 
 
 def attributes_of(error: EbpfError) -> tuple[tuple[str, Any], ...]:
-    """Return what a fault says of itself, but for its source line and its number in a batch."""
-    return tuple(sorted((k, v) for k, v in vars(error).items() if k not in ("line", "index", "__notes__")))
+    """Return what a fault says of itself, but for where its program is from, and its number in a batch."""
+    return tuple(sorted((k, v) for k, v in vars(error).items() if k not in _OF_PLACE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,71 @@
-"""What may be new of a run: instructions that none executed, ways of branches that none went."""
+"""What may be new of a run: instructions that none executed, ways of branches that none went.
+
+A program and those that it tail-calls are counted each by itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Iterator, Set
 
 from ebpfjit.coverage.shape import shape_of
+from ebpfjit.program import Program
 from ebpfjit.runtime import counters
 
-Feature = tuple[str, int]
+Feature = tuple[int, str, int]
+Branch = tuple[bytes, int]
+"""A program's code, and a slot of it."""
 
 
 class Features:
-    """What may be new of a run, since this was made or begun anew, each a pair.
+    """What may be new of a run, since this was made or begun anew: each with the number of its program.
 
-    ("segment", word)   instructions that are executed one after the other
-    ("taken", slot)     the branch there goes this way; ("passed", slot): the other
+    (0, "segment", word)   instructions that are executed one after the other
+    (0, "taken", slot)     the branch there goes this way; (0, "passed", slot): the other
     """
+
+    def __init__(self, programs: Iterable[Program]) -> None:
+        self.parts = [_Part(counters.counters_of(each.own())) for each in programs]
+
+    def begin(self) -> None:
+        """Count from here on."""
+        for part in self.parts:
+            part.begin()
+
+    def count(self, feature: Feature) -> int:
+        """Return how often a feature was so."""
+        number, what, place = feature
+        return self.parts[number].count(what, place)
+
+    def gone(self) -> set[Feature]:
+        """Return the features of all runs."""
+        return {(number, *each) for number, part in enumerate(self.parts) for each in part.gone()}
+
+    def open(self, seen: Set[Feature]) -> frozenset[Branch]:
+        """Return the branches that went one way only."""
+        return frozenset(
+            (part.found.program.code, pc)
+            for number, part in enumerate(self.parts)
+            for pc in part.branches
+            if ((number, "taken", pc) in seen) != ((number, "passed", pc) in seen)
+        )
+
+    def cost(self) -> int:
+        """Return how many instructions were executed so far, as if none faulted."""
+        return sum(part.cost() for part in self.parts)
+
+    def segments(self) -> Iterator[tuple[Feature, int]]:
+        """Yield each segment as a feature, and how many instructions it has."""
+        for number, part in enumerate(self.parts):
+            yield from (((number, "segment", word), count) for word, count in part.shape.segments)
+
+    @property
+    def ways(self) -> int:
+        """Ways that all branches have together."""
+        return sum(2 * len(part.branches) for part in self.parts)
+
+
+class _Part:
+    """What may be new in one program."""
 
     def __init__(self, found: counters.Counters) -> None:
         self.found = found
@@ -24,13 +74,10 @@ class Features:
         self.begin()
 
     def begin(self) -> None:
-        """Count from here on."""
         self.before = list(self.found.words)
         self.faults_before = dict(self.found.faults)
 
-    def count(self, feature: Feature) -> int:
-        """Return how often a feature was so."""
-        what, place = feature
+    def count(self, what: str, place: int) -> int:
         if what == "segment":
             return self.executed(place)
         segment, passed = self.branches[place]
@@ -52,24 +99,17 @@ class Features:
             if pc < branch and words.get(pc) == words[branch]
         )
 
-    def gone(self) -> set[Feature]:
-        """Return the features of all runs."""
+    def gone(self) -> Iterator[tuple[str, int]]:
         executed = self.executed
-        found: set[Feature] = {("segment", word) for word, _ in self.shape.segments if executed(word)}
+        yield from (("segment", word) for word, _ in self.shape.segments if executed(word))
         for pc, segment, passed in self.shape.branches:
             not_taken = executed(passed)
             if not_taken:
-                found.add(("passed", pc))
+                yield "passed", pc
             taken = executed(segment) - not_taken
             if taken and taken > self.ended_before(pc):
-                found.add(("taken", pc))
-        return found
-
-    def open(self, seen: Set[Feature]) -> frozenset[int]:
-        """Return the branches that went one way only."""
-        return frozenset(pc for pc in self.branches if (("taken", pc) in seen) != (("passed", pc) in seen))
+                yield "taken", pc
 
     def cost(self) -> int:
-        """Return how many instructions were executed so far, as if none faulted."""
         words = self.found.words
         return sum([words[word] * count for word, count in self.shape.segments])

@@ -36,7 +36,7 @@ cgrp_storage_get per_cpu_ptr map_lookup_percpu_elem dynptr_data kptr_xchg sock_f
 MAY_FAIL = frozenset("bpf_" + name for name in _MAY_FAIL.split())
 """Helpers that return a pointer or NULL, which Linux does where memory is short, or nothing is there."""
 
-Wanted = int | Callable[[ExecutionError], bool]
+Wanted = int | tuple[str, int] | Callable[[ExecutionError], bool]
 Seed = bytes | tuple[bytes, Mapping[str, Any]]
 
 
@@ -109,8 +109,9 @@ def find_input(
 ) -> Witness | None:
     """Return an input with which a run of the program ends with a fault at a slot, None where none is found.
 
-    `reaches` is the pc of the fault (any ExecutionError there counts), or a function that says of an
-    ExecutionError whether it is one that is looked for. `seeds` are what to begin with: data, or pairs of
+    `reaches` is the pc of the fault (any ExecutionError there counts), with a name before it that of one in a
+    program that this one tail-calls, or a function that says of an ExecutionError whether it is one that is
+    looked for. `seeds` are what to begin with: data, or pairs of
     data and fields of the context. The rest is as for `find_inputs`, which looks for several at once: one
     search of a program costs less than one for each.
     """
@@ -142,7 +143,7 @@ def find_inputs(
 
     A program that cannot be run here has no witness. Raises ValueError for a limit that is none.
     """
-    searched = {each: _test_of(each) for each in wanted}
+    searched = {each: _test_of(each, program.name) for each in wanted}
     found: dict[Wanted, Witness] = {}
     start = [_sample(each) for each in seeds]
     deadline = time.thread_time() + seconds
@@ -163,8 +164,11 @@ def find_inputs(
     return found
 
 
-def _test_of(wanted: Wanted) -> Callable[[ExecutionError], bool]:
-    return wanted if callable(wanted) else lambda error: error.pc == wanted
+def _test_of(wanted: Wanted, name: str | None) -> Callable[[ExecutionError], bool]:
+    if callable(wanted):
+        return wanted
+    place = wanted if isinstance(wanted, tuple) else (name, wanted)
+    return lambda error: (error.program, error.pc) == place
 
 
 def _sample(given: Seed) -> Sample:

@@ -27,8 +27,9 @@ class Finding:
     `packets` lead there, the last of them shows it, with the fields of its context in `contexts` (none: no
     packet has any). They are bytes of a struct, or memory, for a program that gets no packets: `frames` is
     true where they are such. `maps` are entries that maps have to hold before, by name, and `cleared` those
-    maps that hold nothing else than these. `pc` and `line` say where, where that is known. `count` is how
-    often it was met, `limit` how many instructions a run may take.
+    maps that hold nothing else than these. `pc` and `line` say where, where that is known, in `program` where
+    that is another one that was tail-called. `count` is how often it was met, `limit` how many instructions a
+    run may take.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Finding:
     cleared: list[str] = field(default_factory=list)
     frames: bool = True
     limit: int = 1_000_000
+    program: str = ""
 
     @property
     def packet(self) -> bytes:

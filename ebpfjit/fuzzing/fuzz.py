@@ -32,7 +32,6 @@ from ebpfjit.fuzzing.state import Contents, Held
 from ebpfjit.fuzzing.steer import steered
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
-from ebpfjit.runtime import counters
 
 LIMIT = 1_000_000
 """Instructions of a run, where nobody says: what takes more is a finding."""
@@ -179,8 +178,7 @@ class Fuzzer:
         """Those that are tried next: steered ones."""
         self.report = Report()
         self.known: set[Key] = set()
-        self.found = counters.counters_of(self.side.program.own())
-        self.features = Features(self.found)
+        self.features = Features(side.programs)
         self.seen = self.features.gone()
         self.snapshot: Contents = self.side.start
         self.since: list[Batch] = []
@@ -345,18 +343,17 @@ class Fuzzer:
             self.queue.append(self.inputs.sample(longer, sample.fields))
         self.look_at_engines([sample], self.snapshot)
         self.compare_data(sample)
-        program, open_branches = self.side.program, self.features.open(self.seen)
         with counting():  # faults are counted in any case
             if self.changes_maps:
                 self.side.maps.observe(sample)
-            self.queue += steered(program, sample, open_branches, self.inputs)
+            self.queue += steered(self.side.program, sample, self.features.open(self.seen), self.inputs)
 
     # -- what is wrong --
 
     def note_fault(self, fault: ExecutionError, batch: Batch) -> None:
         """Report a fault, if it is the first of its kind at its place."""
-        kind = type(fault).__name__
-        key = ("fault", kind, fault.pc)
+        kind, place = type(fault).__name__, (fault.program, fault.pc)
+        key = ("fault", kind, fault.pc, fault.program)
         if self.is_known(key, note=False):
             return
         text = str(fault).removeprefix(f"packet {fault.index}: ")
@@ -365,16 +362,18 @@ class Fuzzer:
             try:
                 side.verdict(sample)
             except ExecutionError as error:
-                return type(error).__name__ == kind and error.pc == fault.pc
+                return (type(error).__name__, (error.program, error.pc)) == (kind, place)
             except InputError:
                 pass
             return False
 
         def note(shown: Shown) -> None:
             self.look_at_engines(shown.samples, shown.contents)
-            line = self.side.program.line_at(fault.pc)
             made = self.finding("fault", self.told_of(shown) or text, shown)
-            made.pc, made.line, made.fault = fault.pc, "" if line is None else str(line), kind
+            made.pc, made.line, made.fault = fault.pc, fault.line or "", kind
+            if fault.program != self.side.program.name:
+                made.program = fault.program or ""
+                made.text += f"; in program {made.program!r}, which was tail-called"
 
         self.show(key, batch, fault.index or 0, shows, note)
 
@@ -565,7 +564,7 @@ class Fuzzer:
         """Return whether such a thing was found before; it is from now on."""
         if key in self.known:
             for finding in self.report.findings:
-                if key[0] == finding.kind and (key[0] != "fault" or key[1:] == (finding.fault, finding.pc)):
+                if key[0] == finding.kind and (key[0] != "fault" or key[1:3] == (finding.fault, finding.pc)):
                     finding.count += 1
             return True
         if note:
@@ -695,11 +694,11 @@ class Fuzzer:
     def sum_up(self) -> None:
         """Say how far the run came, and which packet costs most."""
         report, features = self.report, self.features
-        gone, segments = self.seen, features.shape.segments
+        gone, segments = self.seen, [*features.segments()]
         report.instructions = sum(count for _, count in segments)
-        report.reached = sum(count for word, count in segments if ("segment", word) in gone)
-        report.all_ways = 2 * len(features.branches)
-        report.ways = sum(what != "segment" for what, _ in gone)
+        report.reached = sum(count for segment, count in segments if segment in gone)
+        report.all_ways = features.ways
+        report.ways = sum(what != "segment" for _, what, _ in gone)
         for sample in self.pool:
             before = features.cost()
             with suppress(ExecutionError, InputError):

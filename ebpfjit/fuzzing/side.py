@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from ebpfjit.engines import best_engine
@@ -17,6 +17,7 @@ from ebpfjit.fuzzing.state import Maps
 from ebpfjit.program import Program
 from ebpfjit.runner import Result
 from ebpfjit.runtime import counters
+from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.sealed import inside
 
 FAULT = (1 << 64) - 0xF417
@@ -39,6 +40,16 @@ def counting() -> Iterator[None]:
         counters.stop()
 
 
+def everywhere(program: Program) -> list[Program]:
+    """Return a program, and those that its runs may come to by tail calls."""
+    found = [program]
+    for each in found:  # it grows meanwhile
+        for map_ in each.maps:
+            if map_.definition.type == MapType.PROG_ARRAY:
+                found += [other for other in map_.values() if not any(other is known for known in found)]
+    return found
+
+
 class Side:
     """A program of which each run counts what it executes: in machine code, where that is to be had.
 
@@ -54,6 +65,8 @@ class Side:
         optimize: bool = True,
     ) -> None:
         self.program = copy.deepcopy(program)
+        self.programs = everywhere(self.program)
+        """It, and those that it may tail-call."""
         self.limit = limit
         self.helpers = dict(helpers or {})
         self.engine = best_engine()
@@ -63,11 +76,12 @@ class Side:
             if self.engine == "jit":
                 made = self.program.compile(limit=limit, optimize=optimize, helpers=self.helpers)
                 self.compiled = made if inside(made).gate is not None else None
-        self.state = state_of(self.program)
+        maps = {id(map_): map_ for each in self.programs for map_ in each.maps}
+        self.state = state_of(self.program, maps.values())
         """What predicates may read of its maps and variables."""
         self.all_told = True
         """Whether the faults of the last batch were told, all of them."""
-        self.maps = Maps(self.program)
+        self.maps = Maps(self.program, maps.values())
         self.start = self.maps.contents()
 
     def rows(self, *, with_fields: bool = False) -> int:
@@ -77,8 +91,13 @@ class Side:
     def verdict(self, sample: Sample) -> int:
         """Return what a run returns; raises as `Program.run`."""
         if self.compiled is not None and not sample.fields:
-            return self.compiled(bytearray(sample.data))
+            with self._as_whole():
+                return self.compiled(bytearray(sample.data))
         return self.run(sample).return_value
+
+    def _as_whole(self) -> AbstractContextManager[None]:
+        """Have programs counted that are compiled when they are tail-called first."""
+        return counting() if len(self.programs) > 1 else nullcontext()
 
     def run(self, sample: Sample) -> Result:
         """Return all of a run; raises as `Program.run`."""
@@ -109,13 +128,14 @@ class Side:
 
     def _part(self, batch: Batch, start: int, stop: int, faults: list[Any] | None) -> array[int]:
         assert self.compiled is not None  # it was looked at
-        return self.compiled.map(
-            batch.data,
-            offsets=batch.offsets[start:stop],
-            lengths=batch.lengths[start:stop],
-            on_fault=FAULT,
-            faults=faults,
-        )
+        with self._as_whole():
+            return self.compiled.map(
+                batch.data,
+                offsets=batch.offsets[start:stop],
+                lengths=batch.lengths[start:stop],
+                on_fault=FAULT,
+                faults=faults,
+            )
 
     def _one(self, sample: Sample, index: int, faults: list[Any]) -> int:
         try:

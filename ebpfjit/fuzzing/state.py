@@ -43,16 +43,17 @@ class _Change(IntEnum):
 
 
 class Maps:
-    """The maps of a program whose contents runs may change, and that a fuzzer may."""
+    """The maps of a program whose contents runs may change, and that a fuzzer may: its own unless told."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, maps: Iterable[Any] | None = None) -> None:
         self.program = program
+        maps = [*(program.maps if maps is None else maps)]
         self.asked: dict[int, dict[bytes, None]] = {}
         """By map the keys that were looked up."""
-        self.keyed = [each for each in program.maps if each.definition.type in KEYED]
+        self.keyed = [each for each in maps if each.definition.type in KEYED]
         self.flat = [
             each
-            for each in program.maps
+            for each in maps
             if each.definition.type in FLAT and each.definition.max_entries <= MOST_ENTRIES
         ]
         self.left = {id(each) for each in self.flat if each.is_frozen or each.definition.variables}

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from ebpfjit.bits import W32, W64
 from ebpfjit.errors import EbpfError
 from ebpfjit.fuzzing.contexts import Fields, metadata_size
+from ebpfjit.fuzzing.features import Branch
 from ebpfjit.fuzzing.samples import Inputs, Sample
 from ebpfjit.isa.spec import Kind
 from ebpfjit.program import Program
@@ -40,15 +41,17 @@ class Compared(NamedTuple):
     loads: tuple[Load, ...]
 
 
-def steered(program: Program, sample: Sample, open_branches: frozenset[int], inputs: Inputs) -> list[Sample]:
-    """Return samples with which branches (by slot) may go the way that they never went."""
+def steered(
+    program: Program, sample: Sample, open_branches: frozenset[Branch], inputs: Inputs
+) -> list[Sample]:
+    """Return samples with which branches may go the way that they never went."""
     try:
         trace = program.trace(sample.data, limit=MOST_STEPS, context=sample.context)
     except EbpfError:
         return []
     inputs.note_loads(trace)
     found: dict[Sample, None] = {}
-    for seen, wanted, loads in _comparisons(trace, program, sample, open_branches, inputs):
+    for seen, wanted, loads in _comparisons(trace, sample, open_branches, inputs):
         for fields in _changed_fields(sample.fields, inputs, seen, wanted):
             found[inputs.sample(sample.data, fields)] = None
         for data in _at_loads(sample.data, seen, wanted, loads):
@@ -81,7 +84,7 @@ def _changed(value: Any, seen: int, wanted: int) -> Iterator[Any]:
 
 
 def _comparisons(
-    trace: Trace, program: Program, sample: Sample, open_branches: frozenset[int], inputs: Inputs
+    trace: Trace, sample: Sample, open_branches: frozenset[Branch], inputs: Inputs
 ) -> Iterator[Compared]:
     """Yield for comparisons of open branches what was compared, and with what, or nearly: both ways round."""
     met: set[tuple[int, int, int]] = set()
@@ -95,9 +98,7 @@ def _comparisons(
             if offset < MOST_DATA:
                 loads.pop((offset, row.size), None)
                 loads[offset, row.size] = None
-        if row is None or row.kind is not Kind.BRANCH or step.pc not in open_branches:
-            continue
-        if step.program.code != program.code:
+        if row is None or row.kind is not Kind.BRANCH or (step.program.code, step.pc) not in open_branches:
             continue
         width = W32 if row.width.bits == 32 else W64
         one = width.wrap(step.registers[insn.dst_reg])

@@ -277,6 +277,8 @@ def name_line(error: ExecutionError, program: Program) -> ExecutionError:
             del error.around
         line = program.line_at(error.pc)
         error.line = "" if line is None else str(line)
+        if program.name is not None:
+            error.program = program.name
         if line is not None:
             error.args = (f"{error} ({line})",)
     return error

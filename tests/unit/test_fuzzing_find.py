@@ -9,7 +9,7 @@ import pytest
 
 from ebpfjit import ExecutionError, MemoryFault, Program, load
 from ebpfjit.assembler import assemble
-from ebpfjit.fuzzing import Witness, find_input, find_inputs, side
+from ebpfjit.fuzzing import Witness, find_input, find_inputs, fuzz, side
 from ebpfjit.runtime.maps import MapDefinition, MapType, create
 
 BUGS = Path(__file__).parents[2] / "examples" / "bugs"
@@ -183,3 +183,27 @@ def test_nothing_is_found_where_nothing_is() -> None:
     assert find_input(of("r0 = 0\nexit", "xdp"), 7, runs=3000) is None
     refused = Program.from_bytes(b"\xff" * 8, type="xdp")
     assert find_input(refused, 0, runs=3000) is None
+
+
+def jumping(target: Program) -> Program:
+    """Return a program that goes on as another one, and has instructions behind that."""
+    text = "r2 = map[idx:0]\nr3 = 0\ncall 12\n" + "r0 = 2\n" * 6 + "exit"
+    made = with_map(text, MapDefinition("jumps", MapType.PROG_ARRAY, 4, 4, 1))
+    made.maps[0][0] = target
+    return made
+
+
+def test_places_are_of_the_program_that_is_meant_where_it_tail_calls() -> None:
+    data, end = OFFSETS["xdp"]
+    target = Program.from_assembly(IN_PACKET.format(data=data, end=end), name="target", type="xdp")
+    program = jumping(target)
+    witness = find_input(program, ("target", 9), seconds=20)
+    assert witness is not None
+    assert witness.packet[14:18] == b"\x78\x56\x34\x12"
+    assert (witness.error.program, witness.error.pc) == ("target", 9)
+    assert find_input(program, 9, runs=20_000) is None
+    report = fuzz(program, runs=20_000)
+    (finding,) = report.findings
+    assert (finding.program, finding.pc, finding.packet) == ("target", 9, witness.packet)
+    assert finding.text.endswith("in program 'target', which was tail-called")
+    assert (report.reached, report.instructions, report.ways, report.all_ways) == (14, 21, 4, 4)
