@@ -141,7 +141,7 @@ def prepare(program: Program, calculator: StackUsageCalculator | None = None) ->
     if not program.code:
         raise VerifierError(EMPTY, None, "size")
     program = program.own()
-    _check_references(program)
+    check_references(program)
     for map_ in program.maps:
         map_.used_by(program)
         map_.is_frozen = True
@@ -174,7 +174,8 @@ def _frame_size(program: Program, pc: int, calculator: StackUsageCalculator | No
     return -(-size // STACK_ALIGNMENT) * STACK_ALIGNMENT
 
 
-def _check_references(program: Program) -> None:
+def check_references(program: Program) -> None:
+    """Raise LoadError where an instruction refers to something that nothing resolves."""
     for instruction in program.instructions:
         row = instruction.row
         if row is None or not row.is_wide or row.reference is None:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from ebpfjit.analysis.verified import check_references
 from ebpfjit.analysis.verifier import check
-from ebpfjit.errors import VerifierError
+from ebpfjit.errors import LoadError, VerifierError
 from ebpfjit.failures import are_raised
 from ebpfjit.isa.spec import FRAME_POINTER
 from ebpfjit.program import Program, SourceLine
@@ -199,10 +200,21 @@ def verify(
         pc, said = min(walk.undecided.items())
         line = program.line_at(pc)
         reason = f"at pc {pc}" + (f" ({line})" if line is not None else "") + f": {said}"
+    if not reason:
+        reason = _unresolved(program)
     status: Status = "refused" if errors else "undecided" if reason else "accepted"
     return Verdict(
         status, tuple(errors), reason, walk.visited, walk.kept, stack, name, walk.claims if claims else None
     )
+
+
+def _unresolved(program: Program) -> str:
+    """Return what a program refers to that nobody knows here, on whatever way; "" where there is nothing."""
+    try:
+        check_references(program)
+    except LoadError as error:
+        return str(error)
+    return ""
 
 
 def lacking(found: Verdict, needs: Iterable[Any]) -> Verdict:

@@ -229,3 +229,10 @@ def test_comparisons_of_the_frame_pointer_leak_it() -> None:
     text = "jlt r10, 0, +2\nldxw r2, [r1+512]\nja +1\nldxw r2, [r1+256]\nmov r0, 0\nexit"
     found = Program.from_assembly(text, type="xdp").verify(unprivileged=True, seconds=0)
     assert [(error.pc, error.kind) for error in found.errors] == [(0, "leak"), (1, "memory"), (3, "memory")]
+
+
+def test_references_that_nothing_resolves_are_not_decided() -> None:
+    """Linux looks at all of them before it walks anything."""
+    found = Program.from_assembly("mov r0, 0\njeq r0, 0, +2\nlddw r1, map[fd:7]\nexit", type="xdp").verify()
+    assert found.status == "undecided"
+    assert "nothing resolves" in found.reason
