@@ -56,6 +56,9 @@ _STRUCTS: Mapping[str, int] = {
 }  # fmt: skip
 """Bytes of the context, of types whose runs are given it instead of a packet."""
 
+_FILLED = 16
+"""Runs of machine code after which maps are filled anew."""
+
 _KEYED = (MapType.ARRAY, MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_ARRAY, MapType.PERCPU_HASH)
 
 
@@ -148,4 +151,29 @@ def runs(sample: Sample, seed: int, count: int, engine: Any = "interpreter") -> 
             continue
         except ExecutionError as error:
             return Fault(data, context, error)
+    return None
+
+
+def compiled_runs(sample: Sample, seed: int, count: int) -> Fault | None:
+    """Run machine code of a program on `count` packets; return the first run that faults, None where none does.
+
+    Its context and what surrounds it stay as they are, its maps for some runs: so that there may be many.
+    """
+    rng = random.Random(seed)
+    program = sample.program()
+    lengths, size = lengths_of(program), _STRUCTS.get(sample.type)
+    fields = {name: number(rng) for name in _FIELDS.get(sample.type, ()) if rng.random() < 0.7}
+    call = program.compile(limit=LIMIT, environment=environment(rng), context=fields, optimize=True)
+    data = bytearray()
+    try:
+        for index in range(count):
+            if index % _FILLED == 0:
+                fill(rng, program)
+            data = bytearray(packet(rng, lengths) if size is None else context(rng, size))
+            with suppress(BudgetExhausted):
+                call(data)
+    except InputError:
+        return None
+    except ExecutionError as error:
+        return Fault(bytes(data), fields, error)
     return None
