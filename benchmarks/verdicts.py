@@ -72,11 +72,12 @@ def main() -> int:
     shown = rows(figures)
     counted = table(shown[0], "l" + "r" * len(SIDES), shown[1:])
     print(counted)
+    engines = ", ".join(f"{count:,} {engine}" for engine, count in ran.items())
     said = [
         f"{figures.accepted:.1%} of what Linux accepts is accepted",
         f"{figures.refused:.1%} of what it refuses for memory, null, type or termination is refused",
         f"{figures.speed:,.0f} instructions visited in a second of processor time ({figures.visited:,})",
-        f"{sum(ran.values()):,} runs of what is accepted ({', '.join(f'{n:,} {e}' for e, n in ran.items())}), "
+        f"{sum(ran.values()):,} runs of what is accepted ({engines}), "
         f"{traced:,} programs traced: {len(wrong)} faults",
         f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB at most",
     ]
@@ -92,7 +93,7 @@ def main() -> int:
 
 
 def run(pair: Pair, count: int, ran: Counter[str]) -> list[str]:
-    """Run an accepted program, some times on the interpreter, then in machine code; return what went wrong."""
+    """Run an accepted program on the interpreter, then in machine code; return what went wrong."""
     if not count:
         return []
     interpreted = -(-count // INTERPRETED)

@@ -175,12 +175,9 @@ def null(state: State, pointer: Pointer, *, there: bool) -> None:
 
 def _same(pointer: Pointer, other: Pointer, meaning: str) -> tuple[Way | None, Way | None] | None:
     """A pointer that equals one that is there is there, too."""
-    if (
-        meaning not in ("JEQ", "JNE")
-        or not pointer.null
-        or other.null
-        or "btf_id" in (pointer.kind, other.kind)
-    ):
+    if meaning not in ("JEQ", "JNE") or not pointer.null or other.null or pointer.kind == "btf_id":
+        return None
+    if other.kind not in NEVER_NULL and other.kind not in ("ctx", "stack", *PACKET):
         return None
     there = _null(pointer, there=True)
     return (_nothing, there) if meaning == "JEQ" else (there, _nothing)

@@ -263,6 +263,8 @@ def _is_surely_there(takes: Prototype, given: Given) -> bool:
     definition = given.map.definition
     if takes.name == "bpf_map_lookup_percpu_elem" or definition.type not in _CONST_KEYED:
         return False
+    if definition.flags & MapFlag.INNER_MAP:  # the map that is there may have fewer
+        return False
     return bool(definition.key_size == 4 and given.key < definition.max_entries)
 
 

@@ -159,13 +159,19 @@ def _named(program: Program) -> dict[int, dict[int, tuple[int, ...]]]:
     return found
 
 
+_PRIVATE = frozenset({"kprobe", "tracepoint", "perf_event", "raw_tracepoint"})
+_PRIVATE_FROM = 64
+"""Bytes from which on a frame is on a stack of its own (BPF_PRIV_STACK_MIN_SIZE)."""
+
+
 def deepest(
     program: Program, depths: Mapping[int, int], later: Collection[int] = ()
 ) -> tuple[int, tuple[int, ...], list[Error]]:
     """Return the most stack that a chain of calls takes, the functions of it, and what is wrong with it.
 
     `depths` are the bytes of each function's frame. Linux's compiler gives each a multiple of 16. `later` are
-    functions that run by themselves afterwards, as those of timers.
+    functions that run by themselves afterwards, as those of timers. In tracing programs without tail calls
+    frames that are not small lie on a stack of their own (bpf_enable_priv_stack; Linux 6.13, x86-64).
     """
     called, named = calls(program), _named(program)
     for start, callees in named.items():
@@ -178,6 +184,7 @@ def deepest(
         for insn in program.instructions
         if insn.row is not None and insn.row.kind is Kind.CALL_HELPER and insn.imm == TAIL_CALL
     }
+    is_private = program.type in _PRIVATE and not tail
     worst: tuple[int, tuple[int, ...]] = 0, (start,)
     wrong: dict[str, Error] = {}
     todo: list[tuple[int, int, tuple[int, ...], int]] = [(each, 0, (), each) for each in (*later, start)]
@@ -190,9 +197,12 @@ def deepest(
                 f"tail_calls are not allowed when call stack of previous frames is {before} bytes. Too large"
             )
             wrong.setdefault("tail", (pc, "stack", said, "make the frames of the callers smaller"))
-        depth = before + -(-depths.get(function, 0) // 16) * 16
+        frame = -(-depths.get(function, 0) // 16) * 16
+        depth = before + frame
         if depth > worst[0]:
             worst = depth, chain
+        if is_private and frame >= _PRIVATE_FROM:
+            depth = before
         if depth > SIZE:
             said = f"combined stack size of {len(chain)} calls is {depth}. Too large"
             wrong.setdefault(

@@ -155,7 +155,7 @@ def runs(sample: Sample, seed: int, count: int, engine: Any = "interpreter") -> 
 
 
 def compiled_runs(sample: Sample, seed: int, count: int) -> Fault | None:
-    """Run machine code of a program on `count` packets; return the first run that faults, None where none does.
+    """Run machine code of a program on `count` packets; return the first run that faults, or None.
 
     Its context and what surrounds it stay as they are, its maps for some runs: so that there may be many.
     """
