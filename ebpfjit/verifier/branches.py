@@ -19,6 +19,8 @@ NEVER_NULL = frozenset({
 })  # fmt: skip
 """Pointers that are surely not zero where they may not be NULL."""
 
+_OF_PACKET = PACKET | {"packet_end"}
+
 Way = Callable[[State], None]
 """Says to a state what is known of it where a branch goes one way."""
 
@@ -32,6 +34,8 @@ def ways(row: Row, dst: Value, src: Value, *, privileged: bool) -> tuple[Way | N
         return _nothing, _nothing
     if isinstance(dst, Scalar) and isinstance(src, Scalar):
         return _numbers(row, dst, src)
+    if not privileged and isinstance(src, Pointer) and not _are_in_packet(dst, src):
+        raise Refused("leak", "pointer comparison prohibited")
     if row.width is W64:
         for pointer, other, relation in ((dst, src, row.meaning), (src, dst, _swapped(row.meaning))):
             if not isinstance(pointer, Pointer):
@@ -47,6 +51,10 @@ def ways(row: Row, dst: Value, src: Value, *, privileged: bool) -> tuple[Way | N
     if not privileged:
         raise Refused("leak", "pointer comparison prohibited")
     return _nothing, _nothing
+
+
+def _are_in_packet(*values: Value) -> bool:
+    return all(isinstance(value, Pointer) and value.kind in _OF_PACKET for value in values)
 
 
 def _nothing(state: State) -> None:

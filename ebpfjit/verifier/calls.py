@@ -11,7 +11,7 @@ from ebpfjit.program import Instruction
 from ebpfjit.runtime.helpers import maps as map_helpers
 from ebpfjit.runtime.helpers.table import helpers
 from ebpfjit.runtime.maps.definition import MapFlag, MapType
-from ebpfjit.verifier import arguments, arithmetic, branches, formats
+from ebpfjit.verifier import arguments, arithmetic, branches, formats, unprivileged
 from ebpfjit.verifier.arguments import Dynptr, Given
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.prototypes import Prototype, prototype
@@ -57,6 +57,8 @@ def call(walk: Walk, state: State, insn: Instruction) -> None:
     if name in _ALSO:
         _ALSO[name](given)
     if name == "bpf_tail_call":
+        if not walk.setting.privileged:
+            walk.moves.array(insn.pc, given.map)
         held_at(state, "tail_call would lead to reference leak", "tail_call")
         if len(state.frames) > 1:
             walk.leave(state, insn, unknown(), "the program that bpf_tail_call calls")
@@ -97,6 +99,8 @@ def _prototype(walk: Walk, insn: Instruction) -> Prototype:
         if answer.is_known and answer.since is None and not takes.might_sleep:
             said = f"program of this type cannot use helper {takes.name}#{insn.imm}"
             raise Refused("call", said, answer.reason)
+    if not walk.setting.privileged:
+        unprivileged.must_be_given(walk.setting, takes.name, insn.imm)
     if takes.gpl and walk.is_restricted:
         raise Refused(
             "call",

@@ -115,6 +115,21 @@ def _plain_load(name: str, offset: int, size: int) -> str | None:
     return None
 
 
+_NEED_BPF: Mapping[bool, frozenset[str]] = {
+    False: frozenset({"data", "data_end"}),
+    True: frozenset({"data", "data_end", "tstamp"}),
+}
+"""Fields of struct __sk_buff that users without CAP_BPF do not load, nor store (cg_skb_is_valid_access)."""
+
+
+def needs_bpf(type_: str, offset: int, *, writes: bool) -> bool:
+    """True for fields of the context that programs of a type have only where their user has CAP_BPF."""
+    if type_ != "cgroup_skb":
+        return False
+    fields = (structs.SK_BUFF.by_name[name] for name in _NEED_BPF[writes])
+    return any(field.offset <= offset < field.stop for field in fields)
+
+
 def context_store(type_: str, attach: int | None, offset: int, size: int) -> bool:
     """True where programs of a type may store into their context; arguments as for `context_load`.
 

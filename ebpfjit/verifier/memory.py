@@ -118,6 +118,8 @@ def _context(
             "keep a copy of the context's pointer as it came",
         )
     said = f"invalid bpf_context access off={at} size={size}"
+    if not setting.privileged and contexts.needs_bpf(setting.type, at, writes=writes):
+        raise Refused("memory", said, "it needs CAP_BPF")
     if writes:
         if not contexts.context_store(setting.type, setting.attach, at, size):
             raise Refused("memory", said, f"programs of type {setting.type} must not write there, or not so")
@@ -186,6 +188,24 @@ def in_packet(number: int, pointer: Pointer, offset: int, size: int) -> None:
     )
 
 
+def in_value(number: int, pointer: Pointer) -> None:
+    """Raise Refused where a pointer does not point to a byte of a map's value that is the program's."""
+    definition = pointer.what.definition
+    _inside(number, pointer, 0, 1, definition.value_size, f"map {definition.name!r} value")
+    special = _special_at(pointer, 0, 1)
+    if special is not None:
+        raise Refused("type", f"{special.kind} cannot be accessed indirectly by helper")
+
+
+def _special_at(pointer: Pointer, offset: int, size: int) -> Any:
+    """Return the kernel's field that an access touches, None where there is none."""
+    low, high = pointer.lowest + offset, pointer.highest + offset + size
+    for special in pointer.what.definition.special:
+        if special.offset < high and low < special.offset + special.size:
+            return special
+    return None
+
+
 def _map_value(
     setting: Setting, state: State, number: int, pointer: Pointer, offset: int, size: int, writes: bool
 ) -> Value:
@@ -198,11 +218,9 @@ def _map_value(
     if flags & MapFlag.WRONLY_PROG and not writes:
         raise Refused("memory", f"read from map forbidden, value_size={definition.value_size}")
     _inside(number, pointer, offset, size, definition.value_size, f"map {definition.name!r} value")
-    low, high = pointer.lowest + offset, pointer.highest + offset + size
-    for special in definition.special:
-        stop = special.offset + special.size
-        if special.offset < high and low < stop:
-            return _special(number, pointer, offset, size, special, writes)
+    special = _special_at(pointer, offset, size)
+    if special is not None:
+        return _special(number, pointer, offset, size, special, writes)
     if not writes and pointer.var is None and definition.is_readonly and definition.type == MapType.ARRAY:
         constant = constant_at(map_, pointer.off + offset, size)
         return Scalar(DOMAIN.sized(size)) if constant is None else known(constant)
@@ -290,6 +308,7 @@ def _socket(
 def _kernel_struct(
     setting: Setting, state: State, number: int, pointer: Pointer, offset: int, size: int, writes: bool
 ) -> Value:
+    _readable(setting, pointer.what)
     if pointer.var is not None:
         raise Refused("memory", f"R{number} is ptr_{pointer.what} invalid variable offset")
     at = pointer.off + offset
@@ -304,6 +323,12 @@ def _kernel_struct(
     types = _types(setting)
     types.must_be_relocated(state.pc)
     return types.load(pointer, at, size)
+
+
+def _readable(setting: Setting, name: object) -> None:
+    """Raise Refused where the user must not see the kernel's memory."""
+    if not setting.privileged:
+        raise Refused("leak", f"'struct {name}' access is allowed only to CAP_PERFMON and CAP_SYS_ADMIN")
 
 
 def _types(setting: Setting) -> KernelTypes:
@@ -323,6 +348,7 @@ def _map(
 ) -> Value:
     if writes:
         raise Refused("type", f"only read from maps is supported: R{number}", "use the helpers of maps")
+    _readable(setting, "bpf_map")
     if pointer.var is not None or pointer.off + offset < 0:
         raise Refused("memory", f"R{number} is map_ptr invalid offset")
     types = _types(setting)

@@ -271,6 +271,10 @@ class Domain:
                 smin32, smax32 = max(smin32, half.signed(umin32)), min(smax32, half.signed(umax32))
             if smin32 >= 0 or smax32 < 0:
                 umin32, umax32 = max(umin32, smin32 & low_mask), min(umax32, smax32 & low_mask)
+            elif umax32 < smin32 & low_mask:  # the signed range has two ends, and only one is in the other's
+                smin32, umax32 = umin32, min(umax32, smax32)
+            elif smax32 < umin32:
+                umin32, smax32 = max(umin32, smin32 & low_mask), half.signed(umax32)
             # the low half -> the whole
             umin = max(umin, umin & high_mask | umin32)
             umax = min(umax, umax & high_mask | umax32)
@@ -280,6 +284,10 @@ class Domain:
                 smin, smax = max(smin, full.signed(umin)), min(smax, full.signed(umax))
             if smin >= 0 or smax < 0:
                 umin, umax = max(umin, smin & self.widest), min(umax, smax & self.widest)
+            elif umax < smin & self.widest:
+                smin, umax = umin, min(umax, smax)
+            elif smax < umin:
+                umin, smax = max(umin, smin & self.widest), full.signed(umax)
             if umin > umax or smin > smax or umin32 > umax32 or smin32 > smax32:
                 return None
             # ranges -> known bits

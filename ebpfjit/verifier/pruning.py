@@ -16,9 +16,12 @@ from ebpfjit.verifier.values import Cell, Pointer, Poison, Scalar, Value, mark_p
 class Comparison:
     """One older state against one newer: the ids of one that stand for those of the other."""
 
-    __slots__ = ("exact", "ids", "links", "privileged", "shared")
+    __slots__ = ("exact", "ids", "links", "privileged", "shared", "strict")
 
-    def __init__(self, shared: frozenset[int], *, exact: bool, privileged: bool) -> None:
+    def __init__(
+        self, shared: frozenset[int], *, exact: bool, privileged: bool, strict: bool = False
+    ) -> None:
+        self.strict = strict
         self.exact = exact
         self.privileged = privileged
         self.shared = shared
@@ -33,6 +36,8 @@ class Comparison:
             return self._itself(old)
         if isinstance(old, Scalar):
             if not isinstance(new, Scalar):
+                return False
+            if self.strict and not _is_identical(old, new):
                 return False
             if not (old.precise or self.exact):
                 return True
@@ -145,8 +150,19 @@ def _is_zero(cell: Cell, kind: str) -> bool:
     return kind == "s" and isinstance(value, Scalar) and value.number.is_known and not value.number.value
 
 
-def covers(point: Point, state: State, live: Sequence[int], *, exact: bool, privileged: bool) -> bool:
-    """True where all that may follow `state` may follow the older one. `live`: what frames read later."""
+def covers(
+    point: Point,
+    state: State,
+    live: Sequence[int],
+    *,
+    exact: bool,
+    privileged: bool,
+    strict: bool = False,
+) -> bool:
+    """True where all that may follow `state` may follow the older one. `live`: what frames read later.
+
+    `strict`: numbers must be the same (Linux: explore_alu_limits).
+    """
     old = point.state
     if len(old.frames) != len(state.frames) or len(old.references) != len(state.references):
         return False
@@ -154,7 +170,7 @@ def covers(point: Point, state: State, live: Sequence[int], *, exact: bool, priv
         return False
     if any(a[0] != b[0] for a, b in zip(old.sections, state.sections, strict=True)):
         return False
-    comparison = Comparison(point.shared_links(), exact=exact, privileged=privileged)
+    comparison = Comparison(point.shared_links(), exact=exact, privileged=privileged, strict=strict)
     for a, b, mask in zip(old.frames, state.frames, live, strict=True):
         if not comparison.frame(a, b, mask):
             return False

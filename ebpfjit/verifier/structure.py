@@ -78,6 +78,28 @@ def _ways(program: Program, insn: Instruction) -> list[int]:
     return ways
 
 
+def back_edge(program: Program) -> tuple[int, int] | None:
+    """Return the slots of a jump that closes a loop, and of where it goes; None: there is no loop."""
+    slots = program.slots
+    begun: set[int] = {0}
+    done: set[int] = set()
+    chain = [(0, iter(_ways(program, slots[0])) if slots[0] is not None else iter(()))]
+    while chain:
+        pc, ways = chain[-1]
+        way = next(ways, None)
+        if way is None:
+            done.add(pc)
+            chain.pop()
+        elif way in begun:
+            if way not in done:
+                return pc, way
+        elif 0 <= way < len(slots):
+            insn = slots[way]
+            begun.add(way)
+            chain.append((way, iter(_ways(program, insn)) if insn is not None else iter(())))
+    return None
+
+
 def _reached(program: Program) -> set[int]:
     """Return the slots that control may come to."""
     found: set[int] = set()

@@ -17,6 +17,7 @@ from ebpfjit.runtime.attach import SLEEPABLE, attachment
 from ebpfjit.runtime.contexts.types import program_type
 from ebpfjit.runtime.helpers.licenses import is_compatible
 from ebpfjit.verifier import lsm_hooks, structure, usable_maps, words
+from ebpfjit.verifier import unprivileged as shape
 from ebpfjit.verifier.kernel_types import KernelTypes
 from ebpfjit.verifier.memory import Setting
 from ebpfjit.verifier.refusals import Decision
@@ -155,7 +156,8 @@ def verify(
     """Say whether a program is safe, as Linux's verifier would, without running it.
 
     It is walked in all ways that a run may take; `limit` are the instructions that are walked at most.
-    `unprivileged` programs must not leak pointers, nor read what they have not written. `context_size` are
+    `unprivileged` programs are those of users without CAP_BPF and CAP_PERFMON: they must not leak pointers,
+    nor read what they have not written, and have few helpers, no functions and no loops. `context_size` are
     the bytes that a program without a type is given; where nobody says, its memory cannot be decided.
     `claims` keeps what was known (large). What no rule here decides is "undecided", never "accepted".
     """
@@ -167,7 +169,7 @@ def verify(
         pc = error.pc or 0
         refusal = Refusal(pc, "structure", str(error), line=program.line_at(pc))
         return Verdict("refused", (refusal,), name=name)
-    wrong = sorted(structure.errors(program))
+    wrong = sorted([*structure.errors(program), *(shape.errors(program) if unprivileged else ())])
     if wrong:
         return Verdict("refused", tuple(_of_structure(program, each) for each in wrong), name=name)
     setting = _setting(program, privileged=not unprivileged, context_size=context_size)

@@ -18,7 +18,17 @@ from ebpfjit.isa.spec import FRAME_POINTER, FROM_ARENA, Kind, Row
 from ebpfjit.isa.spec import Reference as Refers
 from ebpfjit.program import Instruction, Program
 from ebpfjit.record import dataclass
-from ebpfjit.verifier import arithmetic, branches, calls, contexts, functions, lsm_hooks, memory, pruning
+from ebpfjit.verifier import (
+    arithmetic,
+    branches,
+    calls,
+    contexts,
+    functions,
+    lsm_hooks,
+    memory,
+    pruning,
+    unprivileged,
+)
 from ebpfjit.verifier.arguments import Given
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.refusals import Refused, Undecided
@@ -116,6 +126,7 @@ class Walk:
         self.functions = functions.Functions(program)
         self.called: set[int] = set()
         self.later: set[int] = set()
+        self.moves = unprivileged.Moves()
         self.claims: dict[int, list[State]] | None = {} if claims else None
         self.todo: list[State] = []
         self.points: dict[int, list[Point]] = {}
@@ -273,7 +284,8 @@ class Walk:
                 point.misses += state.since >= _KEPT_APART
                 continue
             exact = is_before or not point.is_done
-            if pruning.covers(point, state, live, exact=exact, privileged=privileged):
+            strict = self.moves.is_strict
+            if pruning.covers(point, state, live, exact=exact, privileged=privileged, strict=strict):
                 point.hits += 1
                 if not point.is_done:
                     self._depends(state, point)
@@ -458,6 +470,8 @@ def _binary(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
         result: Value = known(0)
     else:
         result = arithmetic.binary(row, insn.dst_reg, dst, src, privileged=walk.setting.privileged)
+    if not walk.setting.privileged:
+        unprivileged.moved(walk.moves, insn, row, (dst, src), result)
     state.registers[insn.dst_reg] = result
 
 
