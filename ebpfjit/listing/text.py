@@ -43,7 +43,8 @@ _PAIRS = 100
 
 def to_text(view: View) -> str:
     """Return the listing as text, one line for each eBPF and each machine instruction."""
-    return "".join("".join(text for _, text in spans) + "\n" for spans in lines_of(view))
+    lines = ["".join([text for _, text in spans]) for spans in lines_of(view)]
+    return "\n".join([*lines, ""])
 
 
 def to_colored(view: View, render: Callable[[str, str], str]) -> Iterator[str]:
