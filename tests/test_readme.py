@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ebpfjit import EbpfVmNoData, JitUnavailable, assembler, load
+from ebpfjit import EbpfVmNoData, JitUnavailable, assembler
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -31,18 +31,16 @@ def test_quick_start(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("machine_code")
-def test_program_from_clang(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_from_clang_its_maps_and_variables(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One behind the other, as somebody pastes them."""
     monkeypatch.chdir(ROOT)
-    names = {"packet": bytes(60)}
+    names: dict[str, object] = {}
     exec(SNIPPETS[1], names)
     assert names["verdict"] == 0
     assert "ldxdw r2, [r1+0x50]" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("machine_code")
-def test_maps_and_variables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    exec(SNIPPETS[2], {"load": load, "packet": bytes(60)})
+    exec(SNIPPETS[2], names)
     assert capsys.readouterr().out.startswith("XDP_PASS 1 <map '.bss'")
 
 
