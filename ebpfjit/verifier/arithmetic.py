@@ -87,9 +87,9 @@ def _moved(row: Row, is_full: bool, number: int, pointer: Pointer, by: Scalar, *
             return unknown()
         raise Refused("type", f"R{number} 32-bit pointer arithmetic prohibited")
     if meaning in ("AND", "OR", "XOR"):
-        raise Refused("type", f"R{number} bitwise operator {row.symbol}= on pointer prohibited")
+        raise Refused("type", f"R{number} bitwise operator {row.symbol} on pointer prohibited")
     if meaning not in ("ADD", "SUB"):
-        raise Refused("type", f"R{number} pointer arithmetic with {row.symbol}= operator prohibited")
+        raise Refused("type", f"R{number} pointer arithmetic with {row.symbol} operator prohibited")
     if pointer.null:
         raise Refused(
             "null",

@@ -57,6 +57,7 @@ _ANY_SIZE = 0xFFFF
 """Bytes of the context of syscall programs."""
 
 
+@once
 def _layout(name: str, attach: int | None) -> Struct | None:
     layout = program_type(name).layout
     return layout if layout is None or attach is None else layout.at_hook(attach)

@@ -18,6 +18,7 @@ from ebpfjit.isa.spec import FRAME_POINTER, FROM_ARENA, Kind, Row
 from ebpfjit.isa.spec import Reference as Refers
 from ebpfjit.program import Instruction, Program
 from ebpfjit.record import dataclass
+from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.verifier import (
     arithmetic,
     branches,
@@ -519,6 +520,8 @@ def _referred(walk: Walk, insn: Instruction, row: Row) -> Value:
             if map_ is program.arena:
                 return unknown()
             offset = insn.next_imm or 0
+            if map_.definition.type != MapType.ARRAY or map_.definition.max_entries != 1:
+                raise Refused("type", "direct value access is of an array of one entry", "look its value up")
             if not 0 <= offset < map_.definition.value_size:
                 raise Refused("memory", f"invalid access to map value pointer, off={offset}")
             return Pointer("map_value", map_, off=offset)
