@@ -298,6 +298,12 @@ class _Builder:
         return Entry(self.stub(Block(pc, args, tuple(ops), Op(JUMP, (), 0, 0, pc), (way,))), registers)
 
 
+ADDRESSING = frozenset((COPY, *(BY_NAME[name] for name in ("ADD64_X", "ADD64_K", "LSH64_K"))))
+"""What addresses are made of, for the most part: an access can do it by itself."""
+
+MOST_BACK = 4
+"""Instructions that are done again, at most, to make an address."""
+
 Registers = list[Any]
 """A value (int) for each register and slot, None where nothing reads it; behind them None."""
 
@@ -422,6 +428,33 @@ class _Translation:
         places = tuple([self.bytes[slot - REGISTER_COUNT] for slot in _bits(slots)])
         return Exit(pc, self.pick_exit[mask | slots](self.registers), refund, places, inside)
 
+    def before_address(self, pc: int, base: int) -> Exit:
+        """Return the exit to an access, or to where in front of it the making of its address starts.
+
+        Baseline code makes that again then, so that optimised code need not have it in a register: an access
+        can be of what it is made of, by an index. In between nothing is written but the base, and what
+        nothing reads behind the access.
+        """
+        first, made, slots, kept = pc, len(self.ops), self.program.slots, self.live[pc] & ~(1 << base)
+        before: dict[int, Any] = {}
+        while first > self.pc and pc - first < MOST_BACK:
+            insn = slots[first - 1]
+            if insn is None or insn.row not in ADDRESSING or kept >> insn.dst_reg & 1:
+                break
+            if insn.row is not COPY:
+                made -= 1
+                before[insn.dst_reg] = self.ops[made].args[0]
+            first -= 1
+        if not before:
+            return self.exit(first)
+        now = self.registers
+        self.registers = [*now]
+        for register, value in before.items():
+            self.registers[register] = value
+        leaves = self.exit(first)
+        self.registers = now
+        return leaves
+
     def leave(self, pc: int) -> Op:
         """Return the end of a block that goes on in baseline code."""
         return Op(LEAVE, (), 0, 0, pc, (), self.exit(pc))
@@ -493,7 +526,7 @@ class _Translation:
     def checks(self, insn: Instruction, row: Row, base: int, *, stores: bool) -> int:
         """Add what an access asks before it happens; return the value of its base."""
         address: int = self.registers[base]
-        pc, leaves = insn.pc, self.exit(insn.pc)
+        pc, leaves = insn.pc, self.before_address(insn.pc, base)
         if row in ORDERED:
             self.ops.append(Op(ALIGNED, (address,), row.size, insn.offset, pc, (), leaves))
         self.ops.append(Op(BOUND, (address,), row.size, insn.offset, pc, (), leaves, stores))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +102,36 @@ EVERYTHING = """
     function: if r1 s< r2 goto -2
     exit
 """
+
+
+@pytest.mark.parametrize(
+    ("source", "leaves"),
+    [
+        # the address is made again, of what it is made of
+        ("r4 = r1\n r4 += r2\n r0 = *(u8 *)(r4 + 0)", "leave 1 (r1 = v0, r2 = v1)"),
+        ("r4 = r2\n r4 <<= 3\n r4 += r1\n *(u64 *)(r4 + 8) = 7", "leave 1 (r0 = v2, r1 = v0, r2 = v1)"),
+        ("r1 += r2\n r1 += 8\n r0 = *(u8 *)(r1 + 0)", "leave 1 (r1 = v0, r2 = v1)"),
+        ("r2 <<= 3\n r4 = r1\n r4 += r2\n r0 = *(u8 *)(r4 + 0)", "leave 1 (r1 = v0, r2 = v1)"),
+        ("r4 = r1\n r4 += r2\n r4 += r4\n r0 = *(u8 *)(r4 + 0)\n r0 += r4", "leave 1 (r1 = v0, r2 = v1)"),
+        # but for what is read behind the access,
+        ("r2 <<= 3\n r4 = r1\n r4 += r2\n r0 = *(u8 *)(r4 + 0)\n r0 += r2", "leave 2 (r1 = v0, r2 = v3)"),
+        # what an access does not do by itself,
+        ("r2 &= 7\n r1 += r2\n r0 = *(u8 *)(r1 + 0)", "leave 2 (r1 = v0, r2 = v3)"),
+        ("w1 += w2\n r0 = *(u8 *)(r1 + 0)", "leave 2 (r1 = v3)"),
+        # what is between them,
+        ("r1 += r2\n r3 += 1\n r0 = *(u8 *)(r1 + 0)\n r0 += r3", "leave 3 (r1 = v4, r3 = v5)"),
+        # and what is too far
+        ("r1 += r2\n r1 += 1\n r1 += 1\n r1 += 1\n r1 += 1\n r0 = *(u8 *)(r1 + 0)", "leave 2 (r1 = v3)"),
+    ],
+)
+def test_bounds_leave_to_where_their_address_is_made(source: str, leaves: str) -> None:
+    text = to_text(build(verified(f"r0 = 1\n{source}\nexit")))
+    assert re.findall(r"^  bound .* else (.*\))", text, re.MULTILINE) == [leaves]
+
+
+def test_where_a_block_starts_what_is_paid_for_it_goes_back() -> None:
+    text = to_text(build(verified("r1 += r2\n r0 = *(u8 *)(r1 + 0)\n exit")))
+    assert "bound load v2 + 0..1 else leave 0 (r1 = v0, r2 = v1) refund 3" in text
 
 
 def test_every_kind_of_operation_is_text_and_back() -> None:
