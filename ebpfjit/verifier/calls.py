@@ -17,7 +17,7 @@ from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.prototypes import Prototype, prototype
 from ebpfjit.verifier.refusals import Refused
 from ebpfjit.verifier.state import Reference, State
-from ebpfjit.verifier.values import Cell, Pointer, Poison, Scalar, Stale, Value, fresh, unknown
+from ebpfjit.verifier.values import Cell, Pointer, Poison, Scalar, Stale, Value, fresh, poison, unknown
 
 if TYPE_CHECKING:
     from ebpfjit.verifier.memory import Setting
@@ -323,7 +323,8 @@ def _struct(walk: Walk, takes: Prototype, given: Given) -> Value:
 
 def _of_processor(walk: Walk, takes: Prototype, given: Given) -> Value:
     there = given.values[0]
-    assert isinstance(there, Pointer)
+    if not isinstance(there, Pointer):
+        return poison()  # the argument is wrong, which was said
     return Pointer("btf_id", there.what, flags=there.flags - {"percpu"})
 
 

@@ -23,6 +23,7 @@ from ebpfjit.elf.operations import member_of, structs_of
 from ebpfjit.errors import LoadError
 from ebpfjit.program import Program
 from ebpfjit.runtime.attach import attachment
+from ebpfjit.verifier import traced
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.refusals import Refused, Undecided
 from ebpfjit.verifier.values import Pointer, Scalar, Value, fresh, unknown
@@ -77,7 +78,7 @@ class KernelTypes:
 
     def must_be_relocated(self, pc: int) -> None:
         """Raise Undecided for a load whose offset was compiled in: a kernel may have something else there."""
-        if pc not in self.program.relocations:
+        if pc not in self.program.relocations and self.program.kernel_types is None:
             raise Undecided(
                 "the offset of a member of the kernel's struct is compiled in, so that it says nothing of "
                 "another kernel: preserve_access_index lets CO-RE find it",
@@ -126,6 +127,11 @@ class KernelTypes:
         attached = attachment(program.type, program.section)
         if program.type == "tracing" and attached.type == BPF_TRACE_ITER and attached.is_said:
             return self._of_iterator(PREFIX + attached.target.partition("/")[0], offset, size)
+        if program.type in ("tracing", "lsm") and attached.is_said:
+            try:
+                return traced.argument(program, offset, size)
+            except LoadError as error:
+                raise Undecided(f"its types are damaged: {error}") from error
         raise Undecided("what an argument is, the types of the kernel say: not decided yet", goes_on=True)
 
     def _of_operation(self, offset: int, size: int) -> Value:
@@ -189,20 +195,21 @@ def _walked(types: Btf, struct: Type, pointer: Pointer, offset: int, size: int) 
         if found is None:
             return unknown()  # bytes that no member has
         member, start, room = found
-        inner = types.resolve(member.type)
+        inner, stop = types.resolve(member.type), start + room
         while inner.kind is Kind.ARRAY:
             element = types.size_of(inner.target)
             if not element:
                 break
             start += (at - start) // element * element
-            room, inner = element, types.resolve(inner.target)
+            inner = types.resolve(inner.target)
         if inner.kind in _STRUCTS:
             struct, at = inner, at - start
             continue
-        if at + size > start + room:
+        is_pointer = inner.kind is Kind.PTR
+        if at + size > stop and not is_pointer and "untrusted" not in pointer.flags:
             said = f"access beyond the end of member {member.name} in struct {name}"
             raise Refused("memory", f"{said} with off {offset} size {size}")
-        if inner.kind is not Kind.PTR:
+        if not is_pointer:
             return Scalar(DOMAIN.sized(size))
         if (at, size) != (start, 8):
             raise Refused("type", f"cannot access ptr member {member.name} with off {offset} size {size}")

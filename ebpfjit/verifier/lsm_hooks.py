@@ -17,7 +17,7 @@ from ebpfjit.runtime.attach import attachment
 from ebpfjit.runtime.helpers.licenses import is_compatible
 from ebpfjit.verifier.structure import Error
 
-BPF_LSM_CGROUP = 43
+BPF_LSM_MAC, BPF_LSM_CGROUP = 27, 43
 _MAX_ERRNO = 4095
 
 _DISABLED = frozenset({
@@ -26,6 +26,12 @@ _DISABLED = frozenset({
     "audit_rule_match", "xfrm_decode_session", "ismaclabel",
 })  # fmt: skip
 """Hooks whose results are no errors, or which fill in what they are given."""
+
+UNTRUSTED = frozenset({
+    "bpf_map_free", "bpf_prog_free", "file_alloc_security", "file_free_security", "sk_alloc_security",
+    "sk_free_security", "task_free",
+})  # fmt: skip
+"""Hooks whose objects are not whole yet, or not any more."""
 
 _BOOL = frozenset({"audit_rule_known", "inode_xattr_skipcap"})
 

@@ -125,7 +125,7 @@ def _context(
             raise Refused("memory", said, f"programs of type {setting.type} must not write there, or not so")
         return None
     found = contexts.context_load(setting.type, setting.attach, at, size)
-    if found is None and setting.type == "tracing":
+    if found is None and setting.type in ("tracing", "lsm"):
         return _types(setting).argument(at, size)
     if found is None:
         raise Refused(
@@ -312,6 +312,8 @@ def _kernel_struct(
     if pointer.var is not None:
         raise Refused("memory", f"R{number} is ptr_{pointer.what} invalid variable offset")
     at = pointer.off + offset
+    for whose in sorted(pointer.flags & {"user", "percpu"}):
+        raise Refused("type", f"R{number} is ptr_{pointer.what} access {whose} memory: off={at}")
     if at < 0:
         raise Refused("memory", f"R{number} is ptr_{pointer.what} invalid negative access: off={at}")
     if "alloc" in pointer.flags:

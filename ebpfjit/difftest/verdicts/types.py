@@ -14,7 +14,7 @@ _GLOBAL = 1
 """BTF_FUNC_GLOBAL; static functions have 0."""
 
 
-class _Writer:
+class Writer:
     """Types one after the other; each method returns the id of what it adds."""
 
     def __init__(self) -> None:
@@ -23,11 +23,13 @@ class _Writer:
         self.count = 0
 
     def text(self, name: str) -> int:
+        """Add a name; return where it is."""
         at = len(self.strings)
         self.strings += name.encode() + b"\0"
         return at if name else 0
 
     def add(self, name: str, kind: Kind, count: int, size_or_type: int, *rest: int) -> int:
+        """Add a type: the words of struct btf_type, and those that follow."""
         self.types += struct.pack(
             f"<III{len(rest)}I", self.text(name), kind << 24 | count, size_or_type, *rest
         )
@@ -35,6 +37,7 @@ class _Writer:
         return self.count
 
     def integer(self, name: str, size: int, *, is_signed: bool = False) -> int:
+        """Add an integer of so many bytes."""
         return self.add(name, Kind.INT, 0, size, is_signed << 24 | 8 * size)
 
     def struct(self, name: str, size: int, *members: tuple[str, int, int]) -> int:
@@ -43,16 +46,18 @@ class _Writer:
         return self.add(name, Kind.STRUCT, len(members), size, *words)
 
     def function(self, name: str, returned: int, *parameters: int, linkage: int = _GLOBAL) -> int:
+        """Add a function and its prototype: the types of what it returns, and takes."""
         words = [word for index, type_ in enumerate(parameters) for word in (self.text(f"p{index}"), type_)]
         prototype = self.add("", Kind.FUNC_PROTO, len(parameters), returned, *words)
         return self.add(name, Kind.FUNC, linkage, prototype)
 
     def to_bytes(self) -> bytes:
+        """Return it all as a BTF file has it."""
         header = HEADER.pack(MAGIC, 1, 0, HEADER.size, 0, len(self.types), len(self.types), len(self.strings))
         return header + bytes(self.types) + bytes(self.strings)
 
 
-_w = _Writer()
+_w = Writer()
 _INT = _w.integer("int", 4, is_signed=True)
 _U32 = _w.integer("unsigned int", 4)
 _U64 = _w.integer("unsigned long long", 8)
