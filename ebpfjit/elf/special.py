@@ -165,7 +165,9 @@ class _Search:
         if type_.kind is Kind.PTR:
             tag = self.btf.type(type_.target)
             is_special = tag.kind is Kind.TYPE_TAG and tag.name in POINTERS
-            return (SpecialField(tag.name, 0, ""),) if is_special else ()
+            if not is_special:
+                return ()
+            return (SpecialField(tag.name, 0, "", contains=(self.btf.resolve(tag.target).name, 0)),)
         if type_.kind is not Kind.STRUCT:
             return ()
         if type_.name in self.kinds and type_.name not in POINTERS:

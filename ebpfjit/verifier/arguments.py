@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ebpfjit.runtime.maps.definition import MapType
-from ebpfjit.verifier import memory, stack
+from ebpfjit.runtime.maps.special import REFERENCED, SpecialField
+from ebpfjit.verifier import branches, memory, stack
 from ebpfjit.verifier.arithmetic import FARTHEST
-from ebpfjit.verifier.prototypes import Argument, Prototype
+from ebpfjit.verifier.objects import Own
+from ebpfjit.verifier.prototypes import Argument
 from ebpfjit.verifier.refusals import Refused, Undecided
 from ebpfjit.verifier.state import State
 from ebpfjit.verifier.values import Pointer, Poison, Scalar, Value, mark_precise
@@ -19,13 +21,34 @@ if TYPE_CHECKING:
 SOCKET_KINDS = frozenset({"socket", "sock_common", "tcp_sock", "xdp_sock"})
 
 
+class Takes(Protocol):
+    """What a helper, or a kernel function, takes."""
+
+    @property
+    def name(self) -> str:
+        """Its name: "bpf_loop"."""
+
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        """Its arguments."""
+
+    @property
+    def packet_access(self) -> bool:
+        """True where memory may lie in the packet."""
+
+
+class _Special(dict[str, Any]):
+    def __missing__(self, key: str) -> Any:
+        raise Undecided(f"a {key} that an instruction gave which was refused", goes_on=True)
+
+
 class Given:
     """What a call was given, as far as its result and what it does depend on that.
 
     `map` is the map, `constant` the size of what is allocated, `key` the number that a map's key is known to
     be, `most` the largest size that an argument tells, by its place; `released` the reference that is given
     back, `source` the first pointer that has one. `function` is the slot of a callback, `dynptr` the dynptr
-    that is read, `text` a constant string.
+    that is read, `text` a constant string. `special` is what a kernel function's own arguments are, by kind.
     """
 
     __slots__ = (
@@ -38,6 +61,7 @@ class Given:
         "most",
         "released",
         "source",
+        "special",
         "text",
         "values",
     )
@@ -53,17 +77,26 @@ class Given:
         self.function: int | None = None
         self.dynptr: Any = None
         self.text = b""
+        self.special: dict[str, Any] = _Special()
         self.after: list[Callable[[], None]] = []
         """What the call does to memory, done when all arguments were found right."""
 
 
-def check(setting: Setting, state: State, prototype: Prototype) -> Given:
-    """Hold r1 to r5 against what a helper takes. Raises Refused."""
+def check(
+    setting: Setting,
+    state: State,
+    prototype: Takes,
+    rules: Mapping[str, Rule] | None = None,
+    **special: Any,
+) -> Given:
+    """Hold r1 to r5 against what a helper takes, by rules for each kind. Raises Refused, Undecided."""
+    rules = RULES if rules is None else rules
     given = Given(state.registers[1 : 1 + len(prototype.arguments)])
+    given.special.update(special)
     for place, argument in enumerate(prototype.arguments):
         value = given.values[place]
         number = place + 1
-        if isinstance(value, Poison):
+        if isinstance(value, Poison) or argument.kind == "ignored":
             continue
         if value is None:
             raise memory.wrong_type(number, None, "")
@@ -72,25 +105,23 @@ def check(setting: Setting, state: State, prototype: Prototype) -> Given:
         if argument.maybe_null and isinstance(value, Scalar) and _is_zero(value):
             mark_precise(value)
             continue
-        rule = _RULES.get(argument.kind)
+        rule = rules.get(argument.kind)
         if rule is None:
             raise Refused("call", f"{prototype.name}: argument {number} of a kind that is not known here")
         if argument.release:
             _released(given, number, value)
-        rule(_Call(setting, state, prototype, given, place), argument, value)
+        rule(Call(setting, state, prototype, given, place), argument, value)
         if isinstance(value, Pointer) and value.ref and given.source is None:
             given.source = value
     return given
 
 
-class _Call:
+class Call:
     """One argument of one call."""
 
     __slots__ = ("given", "place", "prototype", "setting", "state")
 
-    def __init__(
-        self, setting: Setting, state: State, prototype: Prototype, given: Given, place: int
-    ) -> None:
+    def __init__(self, setting: Setting, state: State, prototype: Takes, given: Given, place: int) -> None:
         self.setting = setting
         self.state = state
         self.prototype = prototype
@@ -99,6 +130,7 @@ class _Call:
 
     @property
     def number(self) -> int:
+        """The register."""
         return self.place + 1
 
     def region(self, argument: Argument, pointer: Value, size: int, *, is_fixed: bool = True) -> None:
@@ -117,7 +149,7 @@ class _Call:
         )  # fmt: skip
 
 
-_Rule = Callable[[_Call, Argument, Value], None]
+Rule = Callable[[Call, Argument, Value], None]
 
 
 def _is_zero(value: Scalar) -> bool:
@@ -138,11 +170,11 @@ def _released(given: Given, number: int, value: Value) -> None:
     given.released = value.ref
 
 
-def _anything(call: _Call, argument: Argument, value: Value) -> None:
+def _anything(call: Call, argument: Argument, value: Value) -> None:
     """Whatever there is."""
 
 
-def _map(call: _Call, argument: Argument, value: Value) -> None:
+def _map(call: Call, argument: Argument, value: Value) -> None:
     if not isinstance(value, Pointer) or value.kind != "map" or value.null:
         raise memory.wrong_type(call.number, value, "map_ptr")
     timed = call.given.source
@@ -151,7 +183,7 @@ def _map(call: _Call, argument: Argument, value: Value) -> None:
     call.given.map = value.what
 
 
-def _key(call: _Call, argument: Argument, value: Value) -> None:
+def _key(call: Call, argument: Argument, value: Value) -> None:
     map_ = call.given.map
     if map_ is None:
         raise Undecided("which map it is, nobody knows", goes_on=True)
@@ -161,7 +193,7 @@ def _key(call: _Call, argument: Argument, value: Value) -> None:
         call.given.key = stack.known_number(call.state.frames[value.what], value, size)
 
 
-def _value(call: _Call, argument: Argument, value: Value) -> None:
+def _value(call: Call, argument: Argument, value: Value) -> None:
     if call.given.map is None:
         raise Undecided("which map it is, nobody knows", goes_on=True)
     if call.given.map.definition.type in (MapType.SOCKMAP, MapType.SOCKHASH):
@@ -170,7 +202,7 @@ def _value(call: _Call, argument: Argument, value: Value) -> None:
     call.region(argument, value, call.given.map.definition.value_size)
 
 
-def _memory(call: _Call, argument: Argument, value: Value) -> None:
+def _memory(call: Call, argument: Argument, value: Value) -> None:
     if isinstance(value, Scalar):
         raise memory.wrong_type(call.number, value, "fp, pkt, pkt_meta, map_key, map_value, mem")
     if argument.size:
@@ -180,7 +212,7 @@ def _memory(call: _Call, argument: Argument, value: Value) -> None:
     # else the next argument says how much
 
 
-def _size(call: _Call, argument: Argument, value: Value) -> None:
+def _size(call: Call, argument: Argument, value: Value) -> None:
     if not isinstance(value, Scalar):
         raise memory.wrong_type(call.number, value, "scalar")
     number = value.number
@@ -218,11 +250,11 @@ def _size(call: _Call, argument: Argument, value: Value) -> None:
                 else Refused("null", f"R{call.number - 1} is NULL where the size may be {number.umax}")
             )
         return
-    shifted = _Call(call.setting, call.state, call.prototype, call.given, call.place - 1)
+    shifted = Call(call.setting, call.state, call.prototype, call.given, call.place - 1)
     shifted.region(before, pointer, number.umax, is_fixed=number.is_known)
 
 
-def _alloc(call: _Call, argument: Argument, value: Value) -> None:
+def _alloc(call: Call, argument: Argument, value: Value) -> None:
     if not isinstance(value, Scalar) or not value.number.is_known:
         found = "a pointer" if isinstance(value, Pointer) else "it varies"
         raise Refused("type", f"R{call.number} is not a known constant: {found}")
@@ -230,45 +262,66 @@ def _alloc(call: _Call, argument: Argument, value: Value) -> None:
     call.given.constant = value.number.value
 
 
-def _context(call: _Call, argument: Argument, value: Value) -> None:
+def _context(call: Call, argument: Argument, value: Value) -> None:
     if not isinstance(value, Pointer) or value.kind != "ctx" or value.null:
         raise memory.wrong_type(call.number, value, "ctx")
     if value.off or value.var is not None:
         raise Refused("type", f"dereference of modified ctx ptr R{call.number} off={value.off} disallowed")
 
 
-def _stack(call: _Call, argument: Argument, value: Value) -> None:
+def _stack(call: Call, argument: Argument, value: Value) -> None:
     if not isinstance(value, Pointer) or value.kind != "stack":
         raise memory.wrong_type(call.number, value, "fp")
 
 
-def _function(call: _Call, argument: Argument, value: Value) -> None:
+def _function(call: Call, argument: Argument, value: Value) -> None:
     if not isinstance(value, Pointer) or value.kind != "func":
         raise memory.wrong_type(call.number, value, "func")
     call.given.function = value.what
 
 
-def _field(call: _Call, value: Value, kinds: frozenset[str], said: str) -> tuple[Pointer, Any]:
-    """Return a pointer to a field of the kernel's in a map's value, and the field."""
-    if not isinstance(value, Pointer) or value.kind != "map_value" or value.null:
+def fields_of(value: Pointer) -> tuple[str, tuple[SpecialField, ...]]:
+    """Return what a pointer's map, or struct, is called, and its special fields."""
+    if isinstance(value.what, Own):
+        return f"struct {value.what.name}", value.what.fields
+    return f"map '{value.what.definition.name}'", value.what.definition.special
+
+
+def place_of(value: Pointer) -> tuple[Any, int]:
+    """Return what tells the map's value, or the object, that a pointer points into from all others."""
+    if isinstance(value.what, Own):
+        return value.what, value.ref or value.id
+    return id(value.what), value.id
+
+
+def special_field(call: Call, value: Value, kinds: frozenset[str], said: str) -> tuple[Pointer, Any]:
+    """Return a pointer to a field of the kernel's, in a map's value or an object, and the field."""
+    is_there = isinstance(value, Pointer) and (value.kind == "map_value" or isinstance(value.what, Own))
+    if not isinstance(value, Pointer) or not is_there or value.null:
         raise memory.wrong_type(call.number, value, "map_value")
     if value.var is not None:
         raise Refused(
             "type", f"R{call.number} doesn't have constant offset. {said} has to be at the constant offset"
         )
-    definition = value.what.definition
-    for special in definition.special:
+    name, there = fields_of(value)
+    for special in there:
         if special.offset == value.off and special.kind in kinds:
             return value, special
-    fields = [special for special in definition.special if special.kind in kinds]
+    fields = [special for special in there if special.kind in kinds]
     if not fields:
-        raise Refused("type", f"map '{definition.name}' has no valid {said}")
+        raise Refused("type", f"{name} has no valid {said}")
     raise Refused("type", f"off {value.off} doesn't point to 'struct {said}' that is at {fields[0].offset}")
 
 
-def _lock(call: _Call, argument: Argument, value: Value) -> None:
-    pointer, _ = _field(call, value, frozenset({"bpf_spin_lock"}), "bpf_spin_lock")
-    key = (id(pointer.what), pointer.id)
+def is_comparing(state: State) -> bool:
+    """True in the function by which bpf_rbtree_add compares."""
+    callbacks = (frame.callback for frame in state.frames)
+    return any(callback is not None and callback.helper == "bpf_rbtree_add" for callback in callbacks)
+
+
+def _lock(call: Call, argument: Argument, value: Value) -> None:
+    pointer, _ = special_field(call, value, frozenset({"bpf_spin_lock"}), "bpf_spin_lock")
+    key = place_of(pointer)
     state = call.state
     takes = call.prototype.name == "bpf_spin_lock"
     if takes and state.lock is not None:
@@ -277,21 +330,47 @@ def _lock(call: _Call, argument: Argument, value: Value) -> None:
         raise Refused("lock", "bpf_spin_unlock without taking a lock")
     if not takes and state.lock is not None and state.lock[0] != key:
         raise Refused("lock", "bpf_spin_unlock of different lock")
+    if is_comparing(state):
+        raise Refused("lock", "can't spin_{lock,unlock} in rbtree cb")
     here = state.pc
-    call.given.after.append(lambda: setattr(state, "lock", (key, here) if takes else None))
+
+    def change() -> None:
+        state.lock = (key, here) if takes else None
+        if not takes:
+            branches.forget_borrowed(state)
+
+    call.given.after.append(change)
 
 
-def _timer(call: _Call, argument: Argument, value: Value) -> None:
-    pointer, _ = _field(call, value, frozenset({"bpf_timer"}), "bpf_timer")
+def _timer(call: Call, argument: Argument, value: Value) -> None:
+    pointer, _ = special_field(call, value, frozenset({"bpf_timer"}), "bpf_timer")
     call.given.map = pointer.what if call.given.map is None else call.given.map
     call.given.source = pointer
 
 
-def _kptr(call: _Call, argument: Argument, value: Value) -> None:
-    _field(call, value, frozenset({"kptr", "percpu_kptr"}), "kptr")
+def _kptr(call: Call, argument: Argument, value: Value) -> None:
+    _, call.given.special["kptr"] = special_field(call, value, REFERENCED, "kptr")
 
 
-def _socket(call: _Call, argument: Argument, value: Value) -> None:
+def _owned(call: Call, value: Pointer) -> None:
+    """Hold a pointer against the place that bpf_kptr_xchg puts it into (map_kptr_match_type)."""
+    field: SpecialField = call.given.special["kptr"]
+    wanted = memory.kptr(call.setting, call.state, field)
+    is_own = isinstance(wanted.what, Own)
+    if not value.ref:
+        raise Refused("reference", f"R{call.number} must be referenced when passed to release function")
+    if (
+        value.what != wanted.what
+        or value.var is not None
+        or ("alloc" in value.flags) is not is_own
+        or ("percpu" in value.flags) is not (field.kind == "percpu_kptr")
+    ):
+        raise Refused(
+            "type", f"invalid kptr access, R{call.number} type=ptr_{value.what} expected={wanted.what}"
+        )
+
+
+def _socket(call: Call, argument: Argument, value: Value) -> None:
     kinds = {"ptr_to_socket": frozenset({"socket"})}.get(argument.kind, SOCKET_KINDS)
     is_sock = isinstance(value, Pointer) and value.kind in kinds and (argument.maybe_null or not value.null)
     is_kernel_s = (
@@ -303,19 +382,22 @@ def _socket(call: _Call, argument: Argument, value: Value) -> None:
         raise memory.wrong_type(call.number, value, expected.get(argument.kind, "sock_common, sock, ptr_"))
 
 
-def _kernel_struct(call: _Call, argument: Argument, value: Value) -> None:
+def _kernel_struct(call: Call, argument: Argument, value: Value) -> None:
     if not isinstance(value, Pointer) or value.kind not in {"btf_id", *SOCKET_KINDS} or value.null:
         raise memory.wrong_type(call.number, value, f"ptr_{argument.btf}")
     if value.kind != "btf_id" or (value.what == argument.btf and not value.off):
         return
     types = call.setting.types
-    if types is None or value.var is not None:
+    if not argument.btf:
+        _owned(call, value)
+        return
+    if types is None or value.var is not None or isinstance(value.what, Own):
         raise Undecided("the types of the kernel say whether a struct begins with another", goes_on=True)
     if not types.begins_with(value.what, value.off, argument.btf):
         raise Refused("type", f"R{call.number} is of type {value.what} but {argument.btf} is expected")
 
 
-def _text(call: _Call, argument: Argument, value: Value) -> None:
+def _text(call: Call, argument: Argument, value: Value) -> None:
     if not isinstance(value, Pointer) or value.kind != "map_value" or value.null:
         raise memory.wrong_type(call.number, value, "map_value")
     map_ = value.what
@@ -333,7 +415,7 @@ def _text(call: _Call, argument: Argument, value: Value) -> None:
     raise Refused("type", "string is not zero-terminated")
 
 
-def _record(call: _Call, argument: Argument, value: Value) -> None:
+def _record(call: Call, argument: Argument, value: Value) -> None:
     if not isinstance(value, Pointer) or value.kind != "mem" or "ringbuf" not in value.flags or value.null:
         raise memory.wrong_type(call.number, value, "ringbuf_mem")
 
@@ -375,7 +457,7 @@ def _on_stack(number: int, value: Value) -> Pointer:
     return value
 
 
-def _dynptr(call: _Call, argument: Argument, value: Value) -> None:
+def _dynptr(call: Call, argument: Argument, value: Value) -> None:
     state, number = call.state, call.number
     if argument.uninit:
         pointer = _on_stack(number, value)
@@ -398,15 +480,16 @@ def _dynptr(call: _Call, argument: Argument, value: Value) -> None:
     call.given.dynptr = found
 
 
-def _percpu(call: _Call, argument: Argument, value: Value) -> None:
-    if not isinstance(value, Pointer) or value.kind != "btf_id" or "percpu" not in value.flags:
+def _percpu(call: Call, argument: Argument, value: Value) -> None:
+    is_percpu = isinstance(value, Pointer) and value.kind == "btf_id" and "percpu" in value.flags
+    if not isinstance(value, Pointer) or not is_percpu or {"alloc", "rcu"} & value.flags == {"alloc"}:
         raise memory.wrong_type(call.number, value, "percpu_ptr_")
 
 
 _SOCKET_VALUE = Argument("ptr_to_btf_id_sock_common")
 """A value of a map of sockets (resolve_map_arg_type)."""
 
-_RULES: dict[str, _Rule] = {
+RULES: dict[str, Rule] = {
     "anything": _anything,
     "const_map_ptr": _map,
     "ptr_to_map_key": _key,

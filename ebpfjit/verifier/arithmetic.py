@@ -42,6 +42,8 @@ def binary(row: Row, number: int, dst: Value, src: Value, *, privileged: bool) -
     """Return dst op src. `number` is that of dst, for messages; raises Refused."""
     if isinstance(dst, Poison) or isinstance(src, Poison):
         return poison()
+    if isinstance(dst, Pointer) and dst.kind == "arena":
+        return dst  # whatever is done to it, an access lies in the arena, or is caught
     is_full = row.width is W64
     if isinstance(dst, Scalar) and isinstance(src, Scalar):
         return _numbers(row, is_full, dst, src)

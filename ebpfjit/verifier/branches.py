@@ -12,7 +12,7 @@ from ebpfjit.verifier.memory import FARTHEST_IN_PACKET
 from ebpfjit.verifier.numbers import DOMAIN, Number
 from ebpfjit.verifier.refusals import Refused
 from ebpfjit.verifier.state import State
-from ebpfjit.verifier.values import Cell, Pointer, Poison, Scalar, Value, known, mark_precise
+from ebpfjit.verifier.values import Cell, Pointer, Poison, Scalar, Stale, Value, known, mark_precise
 
 NEVER_NULL = frozenset({
     "socket", "tcp_sock", "sock_common", "xdp_sock", "map_value", "map_key", "mem", "map", "func",
@@ -136,6 +136,17 @@ def replaced(state: State, change: Callable[[Value], Value]) -> None:
                 new = change(value)
                 if new is not value:
                     frame.stack[slot] = Cell(cell.kinds, new, cell)
+
+
+def forget_borrowed(state: State) -> None:
+    """Forget the objects that the program may look at under a lock only."""
+
+    def change(value: Value) -> Value:
+        if isinstance(value, Pointer) and "borrowed" in value.flags:
+            return Stale("the lock was given back, or the tree changed: look it up again")
+        return value
+
+    replaced(state, change)
 
 
 # -- pointers ---------------------------------------------------------------------------------------------

@@ -11,9 +11,10 @@ from ebpfjit.program import Instruction
 from ebpfjit.runtime.helpers import maps as map_helpers
 from ebpfjit.runtime.helpers.table import helpers
 from ebpfjit.runtime.maps.definition import MapFlag, MapType
-from ebpfjit.verifier import arguments, arithmetic, branches, formats, unprivileged
+from ebpfjit.verifier import arguments, arithmetic, branches, formats, stack, unprivileged
 from ebpfjit.verifier.arguments import Dynptr, Given
 from ebpfjit.verifier.numbers import DOMAIN
+from ebpfjit.verifier.objects import Own
 from ebpfjit.verifier.prototypes import Prototype, prototype
 from ebpfjit.verifier.refusals import Refused
 from ebpfjit.verifier.state import Reference, State
@@ -44,14 +45,14 @@ def call(walk: Walk, state: State, insn: Instruction) -> None:
     """Call a helper: r0 and memory are what it makes of them; r1 to r5 are void. Raises Refused."""
     takes = _prototype(walk, insn)
     name = takes.name
-    if state.lock is not None and not (name == "bpf_spin_unlock" or _is_allowed_under_lock(insn.imm)):
+    if state.holds_a_lock and not (name == "bpf_spin_unlock" or _is_allowed_under_lock(insn.imm)):
         raise Refused(
             "lock", f"function calls are not allowed while holding a lock: {name}", "give the lock back first"
         )
     if takes.might_sleep and not walk.is_sleepable:
         raise Refused("call", f"helper call {name} might sleep, and the program must not")
     if takes.might_sleep and state.sections:
-        raise Refused("lock", f"sleepable helper {name} in {state.sections[-1][0]}")
+        raise Refused("lock", f"sleepable helper {name} in {state.region} region")
     given = arguments.check(walk.setting, state, takes)
     _right_map(walk.setting, name, given)
     if name in _ALSO:
@@ -63,14 +64,14 @@ def call(walk: Walk, state: State, insn: Instruction) -> None:
         if len(state.frames) > 1:
             walk.leave(state, insn, unknown(), "the program that bpf_tail_call calls")
     if given.released:
-        _release(walk, state, given.released, name)
+        release(walk, state, given.released, name)
     for do in given.after:
         do()
     for argument, value in zip(takes.arguments, given.values, strict=False):
         if argument.kind in _MEMORY:
             walk.deepened(state, value)
     _dynptr_made(walk, state, takes, given)
-    if takes.moves_packet:
+    if takes.moves_packet or _writes_packet(takes, given):
         packet_moved(state, name, privileged=walk.setting.privileged)
     if given.function is not None:
         walk.callback(state, insn, name, given)
@@ -79,6 +80,11 @@ def call(walk: Walk, state: State, insn: Instruction) -> None:
     for number in range(1, 6):
         registers[number] = None
     registers[0] = result
+
+
+def _writes_packet(takes: Prototype, given: Given) -> bool:
+    """True where bpf_dynptr_write may move the packet."""
+    return takes.name == "bpf_dynptr_write" and getattr(given.dynptr, "kind", "").startswith("skb")
 
 
 def _prototype(walk: Walk, insn: Instruction) -> Prototype:
@@ -185,22 +191,24 @@ def held_at(state: State, said: str, where: str) -> None:
     if state.lock is not None:
         raise Refused("lock", f"{where} cannot be used inside bpf_spin_lock-ed region")
     if state.sections:
-        raise Refused("lock", f"{where} cannot be used inside {state.sections[-1][0]}-ed region")
+        raise Refused("lock", f"{where} cannot be used inside {state.region}-ed region")
 
 
 def packet_moved(state: State, name: str, *, privileged: bool) -> None:
-    """Forget all pointers into the packet."""
+    """Forget all pointers into the packet, and slices of it."""
     void = Stale(f"pointers into the packet are void after {name}: load them again") if privileged else None
 
     def change(value: Value) -> Value:
-        if isinstance(value, Pointer) and value.kind in ("packet", "packet_meta", "packet_end"):
+        if isinstance(value, Pointer) and (
+            value.kind in ("packet", "packet_meta", "packet_end") or "packet" in value.flags
+        ):
             return void
         return value
 
     branches.replaced(state, change)
 
 
-def _release(walk: Walk, state: State, reference: int, name: str) -> None:
+def release(walk: Walk, state: State, reference: int, name: str) -> None:
     """Give a reference back: what holds it is void."""
     if all(each.id != reference for each in state.references):
         raise Refused("reference", f"reference {reference} has been released before")
@@ -317,8 +325,14 @@ class InnerMap:
 
 
 def _struct(walk: Walk, takes: Prototype, given: Given) -> Value:
-    flags = frozenset({"trusted"})
-    return Pointer("btf_id", takes.returns_btf, flags=flags)
+    field = given.special.get("kptr")
+    if field is not None:
+        what = walk.objects.pointed_to(field)
+        said = {"alloc"} if isinstance(what, Own) else set()
+        return Pointer(
+            "btf_id", what, flags=frozenset(said | ({"percpu"} if field.kind == "percpu_kptr" else set()))
+        )
+    return Pointer("btf_id", takes.returns_btf, flags=frozenset({"trusted"} if takes.returns_trusted else ()))
 
 
 def _of_processor(walk: Walk, takes: Prototype, given: Given) -> Value:
@@ -331,10 +345,10 @@ def _of_processor(walk: Walk, takes: Prototype, given: Given) -> Value:
 def _sized(flag: str) -> Callable[[Walk, Prototype, Given], Value]:
     def make(walk: Walk, takes: Prototype, given: Given) -> Value:
         size = given.constant or 0
-        flags = frozenset(
-            {flag, "rdonly"} if flag == "dynptr" and getattr(given.dynptr, "rdonly", False) else {flag}
-        )
-        return Pointer("mem", takes.name, size=size, flags=flags)
+        flags = {flag}
+        if flag == "dynptr" and given.dynptr is not None:
+            flags |= {stack.slice_of(given.dynptr), *(("rdonly",) if given.dynptr.rdonly else ())}
+        return Pointer("mem", takes.name, size=size, flags=frozenset(flags))
 
     return make
 

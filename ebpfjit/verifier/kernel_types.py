@@ -91,7 +91,7 @@ class KernelTypes:
             raise Undecided("its types do not say what a pointer of the kernel's points to", goes_on=True)
         types, struct = self._struct(pointer.what)
         try:
-            return _walked(types, struct, pointer, offset, size)
+            return walked(types, struct, pointer, offset, size)
         except LoadError as error:
             raise Undecided(f"its types are damaged: {error}") from error
 
@@ -175,7 +175,7 @@ class KernelTypes:
         raise Undecided(f"its types do not say what struct {name} has there", goes_on=True)
 
 
-def _walked(types: Btf, struct: Type, pointer: Pointer, offset: int, size: int) -> Value:
+def walked(types: Btf, struct: Type, pointer: Pointer, offset: int, size: int) -> Value:
     """Return what `size` bytes at an offset of a struct are (btf_struct_walk)."""
     name, at = struct.name, offset
     for _ in range(_DEEPEST):

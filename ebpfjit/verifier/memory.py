@@ -7,12 +7,14 @@ from typing import Any
 
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.definition import MapFlag, MapType
+from ebpfjit.runtime.maps.special import POINTERS, REFERENCED, SpecialField
 from ebpfjit.verifier import contexts, stack
 from ebpfjit.verifier.arithmetic import PACKET, named
 from ebpfjit.verifier.kernel_types import KernelTypes
 from ebpfjit.verifier.numbers import DOMAIN
+from ebpfjit.verifier.objects import Objects
 from ebpfjit.verifier.refusals import Refused, Undecided
-from ebpfjit.verifier.state import State
+from ebpfjit.verifier.state import RCU, State
 from ebpfjit.verifier.values import Pointer, Poison, Scalar, Stale, Value, fresh, known, poison
 
 FARTHEST_IN_PACKET = 0xFFFF
@@ -39,6 +41,8 @@ class Setting:
     privileged: bool = True
     context_size: int | None = None
     types: KernelTypes | None = None
+    objects: Objects | None = None
+    is_sleepable: bool = False
 
 
 def load(setting: Setting, state: State, number: int, base: Value, offset: int, size: int) -> Value:
@@ -220,27 +224,38 @@ def _map_value(
     _inside(number, pointer, offset, size, definition.value_size, f"map {definition.name!r} value")
     special = _special_at(pointer, offset, size)
     if special is not None:
-        return _special(number, pointer, offset, size, special, writes)
+        return _special(setting, state, number, pointer, offset, size, special, writes)
     if not writes and pointer.var is None and definition.is_readonly and definition.type == MapType.ARRAY:
         constant = constant_at(map_, pointer.off + offset, size)
         return Scalar(DOMAIN.sized(size)) if constant is None else known(constant)
     return Scalar(DOMAIN.sized(size))
 
 
-_LOADED = {
-    "kptr": frozenset({"rcu"}),
-    "kptr_untrusted": frozenset({"untrusted"}),
-    "percpu_kptr": frozenset({"rcu", "alloc", "percpu"}),
-    "uptr": frozenset({"rcu"}),
-}
-"""Fields with a pointer, and what is so of one that is loaded."""
+RCU_SAFE = frozenset({"task_struct", "cgroup", "bpf_cpumask", "cpumask"})
+"""Structs of the kernel's that stay while RCU is held (rcu_protected_object)."""
 
 
-def _special(number: int, pointer: Pointer, offset: int, size: int, special: Any, writes: bool) -> Value:
+def holds_rcu(setting: Setting, state: State) -> bool:
+    """True where RCU is held: always, in programs that do not sleep."""
+    return (
+        not setting.is_sleepable or state.holds_a_lock or any(name == RCU for name, _ in state.sections)
+    )  # fmt: skip
+
+
+def _special(
+    setting: Setting,
+    state: State,
+    number: int,
+    pointer: Pointer,
+    offset: int,
+    size: int,
+    special: SpecialField,
+    writes: bool,
+) -> Value:
     """Return what a field of the kernel's gives: pointers may be loaded, all else is left alone."""
     kind = special.kind
     at = pointer.off + offset
-    if kind not in _LOADED:
+    if kind not in POINTERS:
         raise Refused("type", f"{kind} cannot be accessed directly by load/store")
     if pointer.var is not None or at != special.offset or size != 8:
         raise Refused(
@@ -248,8 +263,28 @@ def _special(number: int, pointer: Pointer, offset: int, size: int, special: Any
         )
     if writes and kind != "kptr_untrusted":
         raise Refused("type", "store to referenced kptr disallowed", "use bpf_kptr_xchg")
-    flags = _LOADED[kind]
-    return Pointer("btf_id", getattr(special, "contains", "") or "", id=fresh(), null=True, flags=flags)
+    return kptr(setting, state, special)
+
+
+def kptr(setting: Setting, state: State, field: SpecialField) -> Pointer:
+    """Return what is loaded from a field that holds a pointer of the kernel's. Raises Undecided."""
+    what = _objects(setting).pointed_to(field)
+    if field.kind == "uptr":
+        raise Undecided("what users map into a program's values", goes_on=True)
+    is_kept = field.kind in REFERENCED and holds_rcu(setting, state)
+    if isinstance(what, str):
+        flags = {"rcu"} if is_kept and what in RCU_SAFE else {"untrusted"}
+    else:
+        flags = {"rcu", "alloc"} if is_kept else {"untrusted"}
+    if field.kind == "percpu_kptr":
+        flags.add("percpu")
+    return Pointer("btf_id", what, id=fresh(), null=True, flags=frozenset(flags))
+
+
+def _objects(setting: Setting) -> Objects:
+    if setting.objects is None:
+        raise Undecided("the program's types say what its objects are, and there are none", goes_on=True)
+    return setting.objects
 
 
 def constant_at(map_: Any, at: int, size: int) -> int | None:
@@ -277,6 +312,8 @@ def _sized(
         raise Undecided("nobody says how much memory the program is given: verify(context_size=...)")
     if writes and "rdonly" in pointer.flags:
         raise Refused("memory", f"R{number} cannot write into rdonly_mem")
+    if "dynptr" in pointer.flags and not stack.has_dynptr(state, pointer):
+        raise Refused("memory", f"R{number} invalid mem access 'scalar': its dynptr was written over")
     _inside(number, pointer, offset, size, pointer.size, "memory")
     return Scalar(DOMAIN.sized(size))
 
@@ -317,7 +354,9 @@ def _kernel_struct(
     if at < 0:
         raise Refused("memory", f"R{number} is ptr_{pointer.what} invalid negative access: off={at}")
     if "alloc" in pointer.flags:
-        raise Undecided("what is in an object of the program, its types say: not decided yet", goes_on=True)
+        if not pointer.ref and not pointer.flags & {"rcu", "borrowed"}:
+            raise Refused("type", f"R{number} points to an object of which the program holds nothing")
+        return _objects(setting).access(pointer, at, size)
     if writes and setting.type == "struct_ops":
         raise Undecided("which fields an operation may write to, its struct says in Linux", goes_on=True)
     if writes:

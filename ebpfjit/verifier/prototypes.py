@@ -408,17 +408,17 @@ _Key = tuple[int, str]
 """A helper's number, and the type of programs that the row is for ("": all others)."""
 
 
-def _word(word: str) -> tuple[str, str, int, list[str], bool]:
+def word(text: str) -> tuple[str, str, int, list[str], bool]:
     """Return what a word says: its name ("*": a struct), the struct, a size, flags, "or NULL"."""
-    found = _WORD.fullmatch(word)
-    assert found is not None, word
+    found = _WORD.fullmatch(text)
+    assert found is not None, text
     star, name = found["star"], found["name"]
     flags = found["flags"].split(":")[1:]
     return star or name, name if star else "", int(found["size"] or 0), flags, bool(found["null"])
 
 
-def _argument(word: str) -> Argument:
-    name, struct, size, flags, maybe_null = _word(word)
+def _argument(text: str) -> Argument:
+    name, struct, size, flags, maybe_null = word(text)
     writes = name in ("out", "inout") or "out" in flags
     said = next((flag for flag in (name, *flags) if flag in _NUMBERS), "")
     return Argument(
@@ -438,14 +438,14 @@ def _argument(word: str) -> Argument:
 
 def _prototype(name: str, row: str) -> Prototype:
     arguments, _, rest = row.partition("->")
-    word, *others = rest.split()
+    text, *others = rest.split()
     said = dict(other.partition("=")[::2] for other in others)
-    result, struct, _, flags, maybe_null = _word(word)
+    result, struct, _, flags, maybe_null = word(text)
     below, at_most = said.get("below"), said.get("at-most")
     return Prototype(
         f"bpf_{name}",
         NUMBERS[f"bpf_{name}"],
-        tuple(_argument(word) for word in arguments.split()),
+        tuple(_argument(each) for each in arguments.split()),
         _RESULTS[result],
         returns_null=maybe_null,
         returns_btf=struct,

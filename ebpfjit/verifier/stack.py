@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.refusals import Refused
-from ebpfjit.verifier.state import Frame
+from ebpfjit.verifier.state import Frame, State
 from ebpfjit.verifier.values import Cell, Pointer, Poison, Scalar, Value, known, mark_precise
 
 SIZE = 512
 """Bytes of a frame, and of all together."""
 
 _UNSET, _WORD = "?" * 8, 8
-_ARRIVED = frozenset("dq")
+_ARRIVED = frozenset("diq")
 """Bytes that are the kernel's: no load gives them."""
 
 
@@ -246,6 +247,21 @@ def _aligned(pointer: Pointer, offset: int, size: int) -> None:
     if (at.value | at.mask) & size - 1:
         varies = " + an index" if pointer.var is not None else ""
         raise Refused("memory", f"misaligned stack access off {pointer.off + offset}{varies} size {size}")
+
+
+def slice_of(dynptr: Any) -> str:
+    """Return what is said of memory that a dynptr gave."""
+    return f"dynptr {dynptr.id}"
+
+
+def has_dynptr(state: State, slice: Pointer) -> bool:
+    """True where the dynptr that gave some memory is still there, as it was."""
+    for frame in state.frames:
+        if frame.callback is not None and frame.callback.helper == "bpf_user_ringbuf_drain":
+            return True  # it is not on the stack
+        if any(cell.kinds[0] == "d" and slice_of(cell.value) in slice.flags for cell in frame.stack.values()):
+            return True
+    return False
 
 
 def _unset(low: int, index: int, size: int) -> Refused:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from ebpfjit.record import dataclass
 from ebpfjit.verifier.values import Cell, Pointer, Scalar, Value
 
+RCU, PREEMPTION, INTERRUPTS = "bpf_rcu_read_lock", "bpf_preempt_disable", "bpf_local_irq_save"
+"""Stretches of code, as Linux's messages call them ("cannot be used inside bpf_rcu_read_lock-ed region")."""
+
+RESILIENT = "bpf_spin_lock"
+"""The stretch in which a bpf_res_spin_lock is held; behind the word stands which one it is."""
+
 MOST_FRAMES = 8
 """Linux: MAX_CALL_FRAMES."""
 
@@ -82,8 +88,8 @@ class State:
 
     `frames` are those of functions that are being executed, the innermost last. `references` must be given
     back. `lock` is the key of the spin lock that is held and the slot that took it. `sections` are stretches
-    that were begun: (name, slot) of RCU, of no preemption, of interrupts. `way` are the decisions that led
-    here, `point` the state that was kept last on the way.
+    that were begun: (name, slot) of RCU, of no preemption, of interrupts, of locks. `way` are the decisions
+    that led here, `point` the state that was kept last on the way.
     """
 
     __slots__ = ("frames", "lock", "pc", "point", "references", "rounds", "sections", "since", "way")
@@ -98,6 +104,16 @@ class State:
         self.point: Point | None = None
         self.since = 0
         self.rounds = 0
+
+    @property
+    def region(self) -> str:
+        """What the stretch is called that was begun last."""
+        return self.sections[-1][0].partition(" ")[0]
+
+    @property
+    def holds_a_lock(self) -> bool:
+        """True where a spin lock is held, of either kind."""
+        return self.lock is not None or any(name.startswith(RESILIENT) for name, _ in self.sections)
 
     @property
     def frame(self) -> Frame:

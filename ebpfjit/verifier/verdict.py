@@ -20,6 +20,7 @@ from ebpfjit.verifier import lsm_hooks, structure, usable_maps, words
 from ebpfjit.verifier import unprivileged as shape
 from ebpfjit.verifier.kernel_types import KernelTypes
 from ebpfjit.verifier.memory import Setting
+from ebpfjit.verifier.objects import Objects
 from ebpfjit.verifier.refusals import Decision
 from ebpfjit.verifier.state import State
 from ebpfjit.verifier.values import Pointer, Value
@@ -178,7 +179,6 @@ def verify(
         setting,
         limit=limit,
         is_restricted=program.type is not None and not is_compatible(program.license),
-        is_sleepable=bool(attachment(program.type, program.section).flags & SLEEPABLE),
         claims=claims,
     )
     reason = ""
@@ -241,7 +241,10 @@ def _setting(program: Program, *, privileged: bool, context_size: int | None) ->
     attached = attachment(program.type, program.section)
     attach = attached.type if attached.is_said else None
     name = program_type(program.type).name
-    return Setting(name, attach, privileged, context_size, KernelTypes(program))
+    return Setting(
+        name, attach, privileged, context_size, KernelTypes(program), Objects(program),
+        is_sleepable=bool(attached.flags & SLEEPABLE),
+    )  # fmt: skip
 
 
 def _arguments(setting: Setting) -> list[Value]:

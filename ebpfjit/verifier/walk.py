@@ -25,13 +25,16 @@ from ebpfjit.verifier import (
     calls,
     contexts,
     functions,
+    kfuncs,
     lsm_hooks,
     memory,
     pruning,
     unprivileged,
 )
 from ebpfjit.verifier.arguments import Given
+from ebpfjit.verifier.kfunc_effects import is_over
 from ebpfjit.verifier.numbers import DOMAIN
+from ebpfjit.verifier.objects import Objects
 from ebpfjit.verifier.refusals import Refused, Undecided
 from ebpfjit.verifier.state import MOST_FRAMES, Callback, Frame, Point, State, Step, keep
 from ebpfjit.verifier.values import (
@@ -105,7 +108,6 @@ class Walk:
         *,
         limit: int,
         is_restricted: bool = False,
-        is_sleepable: bool = False,
         claims: bool = False,
         most_errors: int = 100,
     ) -> None:
@@ -113,7 +115,7 @@ class Walk:
         self.setting = setting
         self.limit = limit
         self.is_restricted = is_restricted
-        self.is_sleepable = is_sleepable
+        self.is_sleepable = setting.is_sleepable
         self.most_errors = most_errors
         self.caller = caller_of(program)
         self.hook = lsm_hooks.hook_of(program)
@@ -125,6 +127,7 @@ class Walk:
         self.visits: dict[int, int] = {}
         self.depths: dict[int, int] = {}
         self.functions = functions.Functions(program)
+        self.objects = setting.objects or Objects(program)
         self.called: set[int] = set()
         self.later: set[int] = set()
         self.moves = unprivileged.Moves()
@@ -136,7 +139,7 @@ class Walk:
         self._before, self._after = live_before(known_live), live_after(known_live)
         self._pointers: dict[int, str] = {}
         self._illegal = {insn.pc for insn in program.instructions if illegal_reason(insn) is not None}
-        self._looping = {insn.pc for insn in program.instructions if _comes_again(insn)}
+        self._looping = {insn.pc for insn in program.instructions if _comes_again(program, insn)}
         self._meeting = meeting_points(program, blocks) | set(loop_headers(program)) | self._looping
 
     # -- the walk -----------------------------------------------------------------------------------------
@@ -147,6 +150,8 @@ class Walk:
         Raises Stop at the limit.
         """
         self._walk(0, registers)
+        if self.program.exception_callback is not None:
+            self._walk(self.program.exception_callback, [None, unknown()])
         done: set[int] = set()
         while self.called - done:
             start = min(self.called - done)
@@ -269,7 +274,7 @@ class Walk:
         pc = state.pc
         points = self.points.setdefault(pc, [])
         live = self.live(state)
-        is_looping = pc in self._looping
+        is_looping = pc in self._looping and not is_over(state)
         privileged = self.setting.privileged
         for point in reversed(points):
             is_before = point.branches > 0
@@ -381,6 +386,19 @@ class Walk:
             start = state.frames[base.what].start
             self.depths[start] = max(self.depths.get(start, 0), -low)
 
+    def check_result(self, state: State, result: Value, register: str = "R0") -> None:
+        """Hold a result of the program against what programs of its type may return. Raises Refused."""
+        later, type_ = state.frames[0].callback, self.setting.type
+        if later is not None:
+            _in_range(result, later.results, "async callback", register)
+            return
+        if self.hook:
+            results = lsm_hooks.result_range(self.hook, self.setting.attach)
+        else:
+            results = contexts.result_range(type_, self.setting.attach) if type_ is not None else None
+        if results is not None:
+            _in_range(result, results, "program exit", register, is_half=bool(self.hook))
+
     def leave(self, state: State, insn: Instruction, result: Value, moved_by: str = "") -> None:
         """Walk on behind the function that an instruction may end: r0 is `result`, and packets may have been
         moved by something. Raises Refused.
@@ -393,11 +411,13 @@ class Walk:
         self.fork(other, _exit(self, other, insn, insn.row))
 
 
-def _comes_again(insn: Instruction) -> bool:
+def _comes_again(program: Program, insn: Instruction) -> bool:
     """True of instructions at which rounds of a loop begin whose end the verifier is not to find."""
     row = insn.row
     if row is None:
         return False
+    if row.kind is Kind.CALL_KFUNC:
+        return kfuncs.comes_again(program, insn)
     return row.kind is Kind.MAY_GOTO or (row.kind is Kind.CALL_HELPER and _names(insn.imm) in _CALLED_BACK)
 
 
@@ -420,7 +440,11 @@ def _callback(walk: Walk, state: State, name: str, given: Given) -> tuple[list[V
 
             sample = Pointer("dynptr", Dynptr("local", 0, 0, fresh(), rdonly=False))
             return [None, sample, context], (0, 1), False
-        case "bpf_timer_set_callback":
+        case "bpf_rbtree_add":
+            node = given.special["node"]
+            lent = node.but(ref=0, flags=node.flags | {"borrowed"})
+            return [None, lent.but(id=fresh()), lent.but(id=fresh())], (0, 1), False
+        case "bpf_timer_set_callback" | "bpf_wq_set_callback_impl":
             map_ = given.source.what if given.source is not None else given.map
             timed = Given([])
             timed.map = map_
@@ -672,9 +696,8 @@ def _helper(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
     calls.call(walk, state, insn)
 
 
-def _kfunc(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
-    found = walk.program.kfuncs.get(insn.imm)
-    raise Undecided(f"calls of kernel functions are not decided yet: {found.name if found else insn.imm}")
+def _kfunc(walk: Walk, state: State, insn: Instruction, row: Row) -> int | None:
+    return None if kfuncs.call(walk, state, insn) else END
 
 
 def _local(walk: Walk, state: State, insn: Instruction, row: Row) -> int:
@@ -683,12 +706,14 @@ def _local(walk: Walk, state: State, insn: Instruction, row: Row) -> int:
     registers = state.registers
     parameters = walk.functions.parameters(target)
     if parameters is not None:
-        if state.lock is not None:
+        if state.holds_a_lock:
             raise Refused(
                 "lock",
                 "global function calls are not allowed while holding a lock",
                 "make the function static",
             )
+        if state.sections and walk.is_sleepable:
+            raise Undecided("whether a global function sleeps, where the program must not", goes_on=True)
         functions.check_call(walk.setting, state, parameters)
         walk.called.add(target)
         if target in walk.functions.moving:
@@ -731,7 +756,7 @@ def _ends(walk: Walk, state: State, frame: Frame, result: Value) -> int:
     if state.lock is not None:
         raise Refused("lock", "BPF_EXIT instruction cannot be used inside bpf_spin_lock-ed region")
     if state.sections:
-        raise Refused("lock", f"BPF_EXIT instruction cannot be used inside {state.sections[-1][0]}-ed region")
+        raise Refused("lock", f"BPF_EXIT instruction cannot be used inside {state.region}-ed region")
     if state.references:
         first = state.references[0]
         raise Refused(
@@ -740,30 +765,27 @@ def _ends(walk: Walk, state: State, frame: Frame, result: Value) -> int:
             "give it back on every path to the end, where it was not NULL",
         )
     if frame.callback is not None:
-        _in_range(result, frame.callback.results, "async callback")
+        walk.check_result(state, result)
         return END
-    if frame.start and not isinstance(result, (Scalar, Poison)):
+    is_function = frame.start and frame.start != walk.program.exception_callback
+    if is_function and not isinstance(result, (Scalar, Poison)):
         raise Refused("result", "At subprogram exit the register R0 is not a scalar value")
-    if frame.start:
+    if is_function:
         return END
     if isinstance(result, Pointer) and not walk.setting.privileged:
         raise Refused("leak", "R0 leaks addr as return value")
-    type_ = walk.setting.type
-    if walk.hook:
-        results = lsm_hooks.result_range(walk.hook, walk.setting.attach)
-    else:
-        results = contexts.result_range(type_, walk.setting.attach) if type_ is not None else None
-    if results is not None:
-        _in_range(result, results, "program exit", is_half=bool(walk.hook))
+    walk.check_result(state, result)
     return END
 
 
-def _in_range(result: Value, results: tuple[int, int], where: str, *, is_half: bool = False) -> None:
+def _in_range(
+    result: Value, results: tuple[int, int], where: str, register: str = "R0", *, is_half: bool = False
+) -> None:
     if isinstance(result, Poison):
         return
     if not isinstance(result, Scalar):
         what = f"a known value ({arithmetic.named(result)})" if isinstance(result, Pointer) else "a number"
-        raise Refused("result", f"At {where} the register R0 is not {what}")
+        raise Refused("result", f"At {where} the register {register} is not {what}")
     mark_precise(result)
     number = result.number
     low, high = (number.smin32, number.smax32) if is_half else (number.smin, number.smax)
@@ -771,7 +793,7 @@ def _in_range(result: Value, results: tuple[int, int], where: str, *, is_half: b
         has = f"smin={low} smax={high}"
         raise Refused(
             "result",
-            f"At {where} the register R0 has {has} should have been in [{results[0]}, {results[1]}]",
+            f"At {where} the register {register} has {has} should have been in [{results[0]}, {results[1]}]",
         )
 
 

@@ -13,8 +13,9 @@ from ebpfjit.assembler import assemble
 from ebpfjit.difftest.verdicts import maps
 from ebpfjit.difftest.verdicts.types import GLOBALS, MAIN, STATIC, TYPES
 from ebpfjit.literals import named_type
-from ebpfjit.program import SLOT_SIZE, Program, TypeInfo
+from ebpfjit.program import SLOT_SIZE, Kfunc, Program, TypeInfo
 
+_KFUNC = re.compile(r"\bcall kfunc ([A-Za-z_]\w*)")
 _LABEL = re.compile(r"^\s*([A-Za-z_]\w*):", re.MULTILINE)
 
 
@@ -22,7 +23,8 @@ _LABEL = re.compile(r"^\s*([A-Za-z_]\w*):", re.MULTILINE)
 class Sample:
     """A program for a verdict.
 
-    `maps` are names of `verdicts.maps`, as LDDW_MAP_IDX counts them. `globals` are names of global functions
+    `maps` are names of `verdicts.maps`, as LDDW_MAP_IDX counts them, `kfuncs` those of kernel functions, as
+    their calls count them. `globals` are names of global functions
     (`types.GLOBALS`), by the slot where each starts; other functions are static. `section` says what it is
     attached to, where that matters.
     """
@@ -32,23 +34,27 @@ class Sample:
     maps: tuple[str, ...] = ()
     globals: tuple[tuple[int, str], ...] = ()
     section: str | None = None
+    kfuncs: tuple[str, ...] = ()
 
     @classmethod
     def of_text(cls, type_: str, text: str, section: str | None = None) -> Sample:
-        """Return the program of a text, whose maps have names: `r1 = map[hash]`.
+        """Return the program of a text, whose maps and kfuncs have names: `r1 = map[hash]`, `call kfunc f`.
 
         Functions labelled as `types.GLOBALS` says are global. Raises AssemblyError, KeyError.
         """
         counted, names = maps.counted(text)
+        kfuncs: list[str] = list(dict.fromkeys(_KFUNC.findall(counted)))
+        counted = _KFUNC.sub(lambda found: f"call kfunc {kfuncs.index(found[1])}", counted)
         code, functions = _assembled(counted)
-        return cls(type_, code, names, functions, section)
+        return cls(type_, code, names, functions, section, tuple(kfuncs))
 
     def program(self) -> Program:
         """Return it for our own engines. Raises DecodeError."""
         made = tuple(maps.made(*maps.of(name, self.type)) for name in self.maps)
         program = Program(
-            self.code, name="sample", section=self.section, type=named_type(self.type), maps=made
-        )
+            self.code, name="sample", section=self.section, type=named_type(self.type), maps=made,
+            kfuncs={number: Kfunc(name) for number, name in enumerate(self.kfuncs)},
+        )  # fmt: skip
         references = {}
         for insn in program.instructions:
             operation = insn.row.operation if insn.row is not None else ""

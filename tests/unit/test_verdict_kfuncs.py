@@ -1,0 +1,87 @@
+"""Verdicts on calls of kernel functions: programs as text (tests/verifier/kfuncs), and objects."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from ebpfjit import Program, load
+from ebpfjit.difftest.children import run_forked
+from ebpfjit.difftest.verdicts import texts
+from ebpfjit.errors import EbpfError
+from ebpfjit.kernel import load_program, unavailable_reason
+from ebpfjit.runtime.kfuncs.table import kfuncs
+from ebpfjit.verifier.kernel_functions import OLDER, kernel_functions
+
+TESTS = Path(__file__).resolve().parents[1]
+FILES = sorted((TESTS / "verifier" / "kfuncs").glob("*.txt"))
+
+REFUSED = {
+    "exceptions": "from_loop from_loop_with_callback from_loop_in_loop from_each from_timer holding",
+    "iterators": "",
+    "kptr_variables": "",
+    "misplaced": "leaves_numbers leaves_bits leaves_what_failed begins_twice jumps_away",
+    "objects": "exchanged forgotten after_drop dropped_twice after_unlock wrong_struct without_lock"
+    " new_under_lock",
+    "percpu_objects_clang19": "forgotten owned direct dropped_otherwise too_large with_pointers with_structs",
+    "res_locks": "forgotten out_of_order asks_time another_unlock another_restore not_held no_lock",
+}
+"""Programs of objects that are refused; all others of them that call kernel functions are accepted."""
+
+
+@cache
+def expected(path: Path) -> texts.Expected:
+    """Return what a file expects."""
+    return texts.read(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.stem))
+def test_a_program_gets_its_verdict(path: Path) -> None:
+    wanted = expected(path)
+    found = wanted.sample.program().verify(limit=20_000, seconds=0)
+    assert found.status == wanted.verdict, str(found)
+    if wanted.verdict == "refused":
+        assert (found.errors[0].kind, found.errors[0].pc) == (wanted.kind, wanted.pc), str(found)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_programs_of_objects(name: str) -> None:
+    found = {each: program.verify(seconds=0).status for each, program in _calling(name).items()}
+    refused = REFUSED[name].split()
+    assert found == {each: "refused" if each in refused else "accepted" for each in found}
+    assert set(refused) <= set(found)
+
+
+def _calling(name: str) -> dict[str, Program]:
+    programs = load(TESTS / "elf" / f"{name}.o").programs
+    return {each: program for each, program in programs.items() if program.kfuncs and not program.refusals}
+
+
+@pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
+def test_linux_says_the_same() -> None:
+    def ask() -> list[str]:
+        found = []
+        for path in FILES:
+            verdict, log = "accepted", ""
+            try:
+                load_program(expected(path).sample.program())
+            except EbpfError as error:
+                verdict, log = "refused", str(error)
+            if verdict != expected(path).linux_verdict or expected(path).linux not in log:
+                found.append(f"{path.stem}: {verdict} {log}")
+        return found
+
+    ended = run_forked(ask, 60)
+    assert ended.value == []
+
+
+def test_each_kernel_function_has_a_row() -> None:
+    rows = kernel_functions()
+    assert rows.keys() | OLDER == kfuncs().keys()
+    assert not rows.keys() & OLDER
+    for name, row in rows.items():
+        more = [each for each in row.arguments[kfuncs()[name].arguments :] if each.kind != "ignored"]
+        assert [each.kind for each in more] in ([], ["number"]), name  # what clang's macros put behind
+        assert len(row.arguments) >= kfuncs()[name].arguments, name
