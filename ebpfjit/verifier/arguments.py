@@ -437,6 +437,10 @@ class Dynptr:
 def dynptr_at(state: State, number: int, value: Value) -> Dynptr:
     """Return the dynptr that an argument points to. Raises Refused."""
     if isinstance(value, Pointer) and value.kind == "dynptr":
+        if value.off or value.var is not None:
+            raise Refused(
+                "type", f"dereference of modified dynptr_ptr ptr R{number} off={value.off} disallowed"
+            )
         found: Dynptr = value.what
         return found
     pointer = _on_stack(number, value)

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 
-from ebpfjit.elf.btf import NO_MEMBER, VOID, Btf, Kind, Type
+from ebpfjit.elf.btf import NO_MEMBER, VOID, Btf, Kind, Type, essential_name
 from ebpfjit.errors import LoadError
 from ebpfjit.isa.spec import Kind as InstructionKind
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.contexts.types import program_type
 from ebpfjit.verifier import memory, structure
-from ebpfjit.verifier.arguments import dynptr_at
+from ebpfjit.verifier.arguments import Dynptr, dynptr_at
 from ebpfjit.verifier.prototypes import prototype
 from ebpfjit.verifier.refusals import Refused, Undecided
 from ebpfjit.verifier.state import State
@@ -31,6 +31,7 @@ _MOST, _WORD = 5, 8
 _MAY_END = {InstructionKind.PACKET_LOAD: "LD_ABS"}
 _NUMBERS = frozenset({Kind.INT, Kind.ENUM, Kind.ENUM64})
 _TAG = "arg:"
+_TAGS = frozenset({"ctx", "nonnull", "trusted", "nullable", "untrusted", "arena"})
 _OTHER_CONTEXTS: Mapping[str, frozenset[str]] = {
     "kprobe": frozenset({"pt_regs", "user_pt_regs", "user_regs_struct", "bpf_user_pt_regs_t"}),
     "perf_event": frozenset({"bpf_perf_event_data"}),
@@ -41,11 +42,14 @@ _OTHER_CONTEXTS: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What a function takes: "scalar", "ctx", "dynptr", or "mem": `size` bytes, or NULL where `null`."""
+    """What a function takes: "scalar", "ctx", "dynptr", "arena", "mem": `size` bytes; or "trusted" and
+    "untrusted": the kernel's struct `name`. `null`: or NULL.
+    """
 
     kind: str
     size: int = 0
     null: bool = False
+    name: str = ""
 
 
 class Functions:
@@ -102,22 +106,41 @@ class Functions:
 
     def _parameter(self, types: Btf, index: int, id: int, tags: set[str], what: str) -> Parameter:
         type_ = types.resolve(id)
-        if tags - {"ctx", "nonnull"}:
-            raise Undecided(f"{what}: arguments with the tag {min(tags)!r} are not decided yet")
+        if tags - _TAGS:
+            raise Refused("call", f"arg#{index} has unsupported set of tags")
+        if tags and type_.kind is not Kind.PTR:
+            raise Refused("call", f"arg#{index} has pointer tag, but is not a pointer type")
         if type_.kind in _NUMBERS:
             return Parameter("scalar")
         if type_.kind is not Kind.PTR:
             raise Refused("call", f"Arg#{index} type {types.describe(id)} in {what} is not supported yet.")
         target = types.resolve(type_.target)
         if "ctx" in tags or self._is_context(types, type_.target, target):
+            _only(index, tags, {"ctx"})
             return Parameter("ctx")
         if target.name == "bpf_dynptr":
+            _only(index, tags, set())
             return Parameter("dynptr")
+        if "trusted" in tags or "untrusted" in tags:
+            return self._struct(types, index, type_.target, tags, what)
+        if "arena" in tags:
+            _only(index, tags, {"arena"})
+            return Parameter("arena")
+        _only(index, tags, {"nonnull"})
         size = types.size_of(target.id) if target is not VOID and target.kind is not Kind.FWD else 0
         if not size:
             said = types.describe(type_.target)
             raise Refused("call", f"arg#{index} reference type('{said}') size cannot be determined")
         return Parameter("mem", size, null="nonnull" not in tags)
+
+    def _struct(self, types: Btf, index: int, id: int, tags: set[str], what: str) -> Parameter:
+        """Return what a pointer to a struct of the kernel's is."""
+        target = types.resolve(id)
+        _only(index, tags, {"trusted", "nullable"} if "trusted" in tags else {"untrusted"})
+        if target.kind not in (Kind.STRUCT, Kind.UNION, Kind.FWD):
+            raise Undecided(f"{what}: arguments with the tag {min(tags)!r} are not decided but for structs")
+        kind = "trusted" if "trusted" in tags else "untrusted"
+        return Parameter(kind, null="nullable" in tags, name=essential_name(target.name))
 
     def _is_context(self, types: Btf, id: int, target: Type) -> bool:
         if self.program.type is None:
@@ -169,6 +192,11 @@ class Functions:
         )
 
 
+def _only(index: int, tags: set[str], allowed: set[str]) -> None:
+    if tags - allowed:
+        raise Refused("call", f"arg#{index} has invalid combination of tags")
+
+
 def _given(parameter: Parameter) -> Value:
     match parameter.kind:
         case "scalar":
@@ -179,7 +207,12 @@ def _given(parameter: Parameter) -> Value:
             return Pointer("ctx")
         case "mem":
             return Pointer("mem", size=parameter.size, id=fresh(), null=parameter.null)
-    raise Undecided("dynptrs that a global function is given are not decided yet")
+        case "arena":
+            return Pointer("arena")
+        case "dynptr":
+            return Pointer("dynptr", Dynptr("local", 0, 0, fresh()))
+    flags = frozenset({parameter.kind})
+    return Pointer("btf_id", parameter.name, id=fresh(), null=parameter.null, flags=flags)
 
 
 def check_call(setting: memory.Setting, state: State, parameters: tuple[Parameter, ...]) -> None:
@@ -208,6 +241,29 @@ def check_call(setting: memory.Setting, state: State, parameters: tuple[Paramete
                 dynptr_at(state, number, value)
             case "mem":
                 _memory(setting, state, number, parameter, value)
+            case "arena":
+                if isinstance(value, Pointer) and value.kind != "arena":
+                    raise Refused("type", f"R{number} is not a pointer to arena or scalar.")
+            case "trusted":
+                _trusted(setting, number, parameter, value)
+
+
+def _trusted(setting: memory.Setting, number: int, parameter: Parameter, value: Value) -> None:
+    """Hold a register against a pointer to a struct of the kernel's."""
+    if isinstance(value, Scalar) and value.number.is_known and not value.number.value and parameter.null:
+        mark_precise(value)
+        return
+    expected = "ptr_, trusted_ptr_, rcu_ptr_"
+    if not isinstance(value, Pointer) or value.kind != "btf_id" or value.flags - {"trusted", "rcu"}:
+        raise memory.wrong_type(number, value, expected)
+    if value.null and not parameter.null:
+        raise memory.wrong_type(number, value, expected)
+    if value.what == parameter.name and not value.off and value.var is None:
+        return
+    if setting.types is None or value.var is not None:
+        raise Undecided("the types of the kernel say whether a struct begins with another", goes_on=True)
+    if not setting.types.begins_with(value.what, value.off, parameter.name):
+        raise Refused("type", f"R{number} is of type {value.what} but {parameter.name} is expected")
 
 
 def _memory(setting: memory.Setting, state: State, number: int, parameter: Parameter, value: Value) -> None:

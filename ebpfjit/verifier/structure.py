@@ -56,6 +56,11 @@ def errors(program: Program) -> Iterator[Error]:
                 "it leaves its function",
             )
     called = calls(program)
+    thrown = program.exception_callback
+    for callees in (*called.values(), *_named(program).values()):
+        if thrown in callees:
+            yield callees[thrown][0], "structure", "cannot call exception cb directly", "only bpf_throw does"
+            break
     for start, callees in called.items():
         if start in below(called, callees):
             yield (

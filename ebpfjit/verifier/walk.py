@@ -153,6 +153,8 @@ class Walk:
         if self.program.exception_callback is not None:
             self._walk(self.program.exception_callback, [None, unknown()])
         done: set[int] = set()
+        if self.program.exception_callback is not None:
+            self.called.add(self.program.exception_callback)
         while self.called - done:
             start = min(self.called - done)
             done.add(start)
@@ -160,6 +162,8 @@ class Walk:
                 given = self.functions.values(start)
             except Undecided as undecided:
                 self.undecided.setdefault(start, str(undecided))
+            except Refused as refused:
+                self.note(State(start, [Frame(start, END, [None] * 11)]), refused)
             else:
                 self._walk(start, given)
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ebpfjit import load
+from ebpfjit.difftest.verdicts.sample import Sample
+from ebpfjit.difftest.verdicts.types import Writer
+from ebpfjit.elf.btf import Kind
 from ebpfjit.engines import unavailable
 from ebpfjit.errors import EbpfError
 from ebpfjit.kernel import load_program
+from ebpfjit.program import TypeInfo
 
 OBJECT = Path(__file__).resolve().parents[1] / "elf/global_functions.o"
 NO_KERNEL = unavailable("kernel")
@@ -50,3 +55,49 @@ def test_linux_says_the_same(name: str) -> None:
     else:
         with pytest.raises(EbpfError):
             load_program(program)
+
+
+def _tagged(text: str, *tags: str) -> str:
+    """Return the verdict of a program whose function f() takes a struct task_struct, with some tags."""
+    w = Writer()
+    number = w.integer("int", 4, is_signed=True)
+    pointer = w.add("", Kind.PTR, 0, w.struct("task_struct", 8, ("pid", number, 0)))
+    main, called = w.function("main", number, number), w.function("f", number, pointer)
+    for tag in tags:
+        w.add(f"arg:{tag}", Kind.DECL_TAG, 0, called, 0)
+    program = Sample.of_text("tc", text.replace("; ", "\n")).program()
+    types = TypeInfo(w.to_bytes(), ((0, main), (max(program.functions), called)))
+    return str(replace(program, types=types).verify(seconds=0))
+
+
+_TASK = "call 158; r1 = r0; call f; r0 = 0; exit; f:; "
+_NULL = "r1 = 0; call f; r0 = 0; exit; f:; "
+
+
+@pytest.mark.parametrize(
+    ("text", "tags", "said"),
+    [
+        (_TASK + "r0 = 0; exit", ("trusted",), "accepted"),
+        (_NULL + "r0 = 0; exit", ("trusted",), "expected=ptr_, trusted_ptr_, rcu_ptr_"),
+        (_NULL + "r0 = 0; exit", ("trusted", "nullable"), "accepted"),
+        (_TASK + "r1 += 8; r0 = 0; exit", ("trusted",), "accepted"),
+        (_TASK + "r1 += 8; r0 = 0; exit", ("trusted", "nullable"), "null-check it first"),
+        (_NULL + "r0 = 0; exit", ("nullable",), "invalid combination of tags"),
+        (_TASK + "r0 = 0; exit", ("trusted", "nonnull"), "invalid combination of tags"),
+        (_TASK + "r0 = 0; exit", ("beautiful",), "unsupported set of tags"),
+        ("r1 = 8; call f; r0 = 0; exit; f:; r0 = 0; exit", ("untrusted",), "accepted"),
+    ],
+)
+def test_tags_of_arguments(text: str, tags: tuple[str, ...], said: str) -> None:
+    assert said in _tagged(text, *tags)
+
+
+def test_what_an_exception_calls_is_called_by_nothing_else() -> None:
+    program = Sample.of_text("cgroup_skb", "r0 = 1\nexit\nr0 = 1\nexit").program()
+    assert replace(program, exception_callback=2).verify(seconds=0).is_accepted
+    wrong = Sample.of_text("cgroup_skb", "r0 = 1\nexit\nr0 = 7\nexit").program()
+    (error,) = replace(wrong, exception_callback=2).verify(seconds=0).errors
+    assert error.kind == "result"
+    called = Sample.of_text("cgroup_skb", "r1 = 0\ncall f\nexit\nf:\nr0 = 1\nexit").program()
+    (error,) = replace(called, exception_callback=max(called.functions)).verify(seconds=0).errors
+    assert "cannot call exception cb directly" in error.message
