@@ -233,7 +233,9 @@ def _print_finding(finding: Finding) -> None:
     if finding.context:
         print(f"  context: {', '.join(f'{name}={value!r}' for name, value in finding.context.items())}")
     more = []
-    if len(finding.packets) > 1:
+    if len({*finding.packets}) == 1 < len(finding.packets):
+        more.append(f"{len(finding.packets)} times")
+    elif len(finding.packets) > 1:
         more.append(f"behind {len(finding.packets) - 1} other {'packets' if finding.frames else 'inputs'}")
     if finding.cleared:
         more.append(f"without entries in {', '.join(finding.cleared)}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field
@@ -26,9 +27,9 @@ from ebpfjit.fuzzing.features import Features
 from ebpfjit.fuzzing.finding import Finding, plain
 from ebpfjit.fuzzing.predicate import OF_RESULT, Predicate
 from ebpfjit.fuzzing.samples import Inputs, Sample, Sizes
-from ebpfjit.fuzzing.shrink import MOST_TRIES, shrunk, shrunk_sequence, without_fields
+from ebpfjit.fuzzing.shrink import MOST_TRIES, shrunk, shrunk_list, shrunk_sequence, without_fields
 from ebpfjit.fuzzing.side import FAULT, ROWS, Side, counting
-from ebpfjit.fuzzing.state import Contents, Held
+from ebpfjit.fuzzing.state import Contents, Entry, Held
 from ebpfjit.fuzzing.steer import steered
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
@@ -40,8 +41,12 @@ FRESH, FEW = 128, 16
 MOST_FINDINGS = 64
 VERDICT, DIFFERENCE, ENGINES = ("verdict",), ("difference",), ("engines",)
 """What is reported once."""
-PATIENCE = 16
-"""How often something is met that only shows behind other samples, before it is noted so."""
+PATIENCE, PATIENT_BATCHES = 16, 128
+"""How often something is met that only shows behind other samples, or how many batches go by, before it is
+noted so: looking for it alone puts maps back, and it may need what they held.
+"""
+MOST_AGAIN = 1024
+"""How often the same sample is run until it shows something."""
 ENGINES_EVERY = 50
 """Batches of which one has engines compared on one of its packets, besides those that went new ways."""
 TRIES_BEHIND = 400
@@ -141,6 +146,8 @@ class Waiting:
     shown: Shown
     shows: Shows
     note: Callable[[Shown], None]
+    since: int
+    """The number of its batch."""
     count: int = 0
 
 
@@ -307,6 +314,8 @@ class Fuzzer:
         if self.other is not None:
             self.look_for_differences(batch, verdicts)
         self.batches += 1
+        for key in [key for key, each in self.waiting.items() if self.batches - each.since > PATIENT_BATCHES]:
+            self.settle(key)
         if self.batches % ENGINES_EVERY == 1:
             self.look_at_engines([batch.sample(self.rng.randrange(len(batch)))], self.snapshot)
 
@@ -585,7 +594,7 @@ class Fuzzer:
             behind = self.behind(batch, index, shows)
             if behind is None:
                 return
-            self.waiting[key] = Waiting(behind, shows, note)
+            self.waiting[key] = Waiting(behind, shows, note, self.batches)
         self.waiting[key].count += 1
         if self.waiting[key].count >= PATIENCE:
             self.settle(key)
@@ -614,16 +623,43 @@ class Fuzzer:
 
     def fewest(self, shown: Shown, shows: Shows) -> Shown:
         """Return a sequence of samples made small."""
-        contents = shown.contents
-        *first, last = shrunk_sequence(shown.samples, lambda each: self.shows_on(contents, each, shows))
+        contents, samples = shown.contents, shown.samples
+        *first, last = samples
+        again = self.again(contents, last, shows)
+        if again is not None:
+            return again
+        plain = [*(each for each in first if not each.fields), last]  # those with fields take long
+        if len(plain) < len(samples) and self.shows_on(contents, plain, shows):
+            samples = plain
+        *first, last = shrunk_sequence(samples, lambda each: self.shows_on(contents, each, shows))
         return Shown([*first, self.small(contents, first, last, shows, TRIES_BEHIND)], contents)
+
+    def again(self, contents: Contents, sample: Sample, shows: Shows) -> Shown | None:
+        """Return one sample as often as it takes, made small: what counts does. None: it never shows it."""
+
+        def shows_after(count: int) -> bool:
+            return self.shows_on(contents, [sample] * count, shows)
+
+        most = next(
+            (1 << power for power in range(1, MOST_AGAIN.bit_length()) if shows_after(1 << power)), None
+        )
+        if most is None:
+            return None
+        possible = range(most // 2 + 1, most)
+        count = possible.start + bisect_left(possible, True, key=shows_after)
+
+        def is_still(data: bytes) -> bool:
+            return self.shows_on(contents, [sample.with_data(data)] * count, shows)
+
+        small = sample.with_data(shrunk(sample.data, is_still, self.inputs.least, TRIES_BEHIND))
+        return Shown([small] * count, contents)
 
     def alone(self, sample: Sample, shows: Shows) -> Shown | None:
         """Return what one sample shows that is behind no others, made small; None where it does not."""
         for contents in self.states():
             if self.shows_on(contents, [sample], shows):
-                small = self.small(contents, [], sample, shows, MOST_TRIES)
-                return Shown([small], self.fewer(contents, small, shows))
+                contents = self.fewer(contents, sample, shows)
+                return Shown([self.small(contents, [], sample, shows, MOST_TRIES)], contents)
         return None
 
     def small(
@@ -653,15 +689,22 @@ class Fuzzer:
         if contents is self.side.start:
             return contents
         kept = [(map_, [*entries]) for map_, entries in contents]
-        for (_, entries), (_, usual) in zip(kept, self.side.start, strict=True):
-            before, entries[:] = [*entries], usual
-            if before != usual and not self.shows_on(kept, [sample], shows):
-                entries[:] = before
-        for (map_, entries), (_, usual) in zip(kept, self.side.start, strict=True):
-            for entry in [*entries] if map_ in self.side.maps.keyed and entries != usual else ():
-                entries.remove(entry)
-                if not self.shows_on(kept, [sample], shows):
-                    entries.append(entry)
+
+        def shows_with(entries: list[Entry], now: list[Entry]) -> bool:
+            before, entries[:] = [*entries], now
+            if self.shows_on(kept, [sample], shows):
+                return True
+            entries[:] = before
+            return False
+
+        different = [
+            (map_, entries)
+            for (map_, entries), (_, usual) in zip(kept, self.side.start, strict=True)
+            if entries != usual and not shows_with(entries, usual)
+        ]
+        for map_, entries in different:
+            if map_ in self.side.maps.keyed:
+                shrunk_list([*entries], partial(shows_with, entries))
         return kept
 
     def shows_on(self, contents: Contents, samples: Sequence[Sample], shows: Shows) -> bool:

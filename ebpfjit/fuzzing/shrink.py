@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from ebpfjit.fuzzing.samples import Sample
 
 MOST_TRIES = 4000
+T = TypeVar("T")
 
 
 def shrunk(
@@ -64,16 +66,22 @@ def without_fields(sample: Sample, is_still: Callable[[Sample], bool]) -> Sample
 
 def shrunk_sequence(packets: list[Sample], is_still: Callable[[list[Sample]], bool]) -> list[Sample]:
     """Return fewer packets of which `is_still` holds as of those given; the last one stays."""
-    size = max(len(packets) // 2, 1)
+    *first, last = packets
+    return [*shrunk_list(first, lambda fewer: is_still([*fewer, last])), last]
+
+
+def shrunk_list(items: list[T], is_still: Callable[[list[T]], bool]) -> list[T]:
+    """Return fewer items of which `is_still` holds as of those given: many go at once, then single ones."""
+    size = 1 << max(len(items) - 1, 0).bit_length()
     tries = 0
     while size and tries < MOST_TRIES:
-        at = len(packets) - 1
+        at = len(items)
         while at > 0 and tries < MOST_TRIES:
             start = max(at - size, 0)
-            fewer = packets[:start] + packets[at:]
+            fewer = items[:start] + items[at:]
             tries += 1
             if is_still(fewer):
-                packets = fewer
+                items = fewer
             at = start
         size //= 2
-    return packets
+    return items

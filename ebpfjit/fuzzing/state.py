@@ -31,7 +31,8 @@ _PREFIX = 4
 
 Held = bytes | tuple[bytes, ...]
 """A value; of a per-CPU map one for each processor."""
-Contents = list[tuple[Any, list[tuple[bytes, Held]]]]
+Entry = tuple[bytes, Held]
+Contents = list[tuple[Any, list[Entry]]]
 
 
 class _Change(IntEnum):

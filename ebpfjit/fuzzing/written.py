@@ -85,10 +85,13 @@ def _given(finding: Finding) -> Iterable[str]:
     """Yield the lines that say what runs are given."""
     if finding.scapy:
         yield f"    # {_one_line(finding.scapy)}"
+    contexts = finding.contexts or [{}] * len(finding.packets)
+    given = [*zip(finding.packets, contexts, strict=True)]
+    is_same = all(each == given[0] for each in given)
     yield "    packets = [" if finding.frames else "    inputs = ["
-    for packet, context in zip(finding.packets, finding.contexts or [{}] * len(finding.packets), strict=True):
+    for packet, context in given[:1] if is_same else given:
         yield f"        (bytes.fromhex({packet.hex()!r}), {context or None!r}),"
-    yield "    ]"
+    yield f"    ] * {len(given)}" if is_same and len(given) > 1 else "    ]"
 
 
 def _runs(finding: Finding) -> Iterable[str]:
