@@ -437,11 +437,16 @@ class _Translation:
         """
         first, made, slots, kept = pc, len(self.ops), self.program.slots, self.live[pc] & ~(1 << base)
         before: dict[int, Any] = {}
+        lost = 0  # registers that had another value before a copy
         while first > self.pc and pc - first < MOST_BACK:
             insn = slots[first - 1]
             if insn is None or insn.row not in ADDRESSING or kept >> insn.dst_reg & 1:
                 break
-            if insn.row is not COPY:
+            is_copy, written = insn.row is COPY, 1 << insn.dst_reg
+            lost = lost | written if is_copy else lost & ~written
+            if lost & self.live[first - 1]:
+                break
+            if not is_copy:
                 made -= 1
                 before[insn.dst_reg] = self.ops[made].args[0]
             first -= 1

@@ -115,6 +115,11 @@ EVERYTHING = """
         ("r4 = r1\n r4 += r2\n r4 += r4\n r0 = *(u8 *)(r4 + 0)\n r0 += r4", "leave 1 (r1 = v0, r2 = v1)"),
         # but for what is read behind the access,
         ("r2 <<= 3\n r4 = r1\n r4 += r2\n r0 = *(u8 *)(r4 + 0)\n r0 += r2", "leave 2 (r1 = v0, r2 = v3)"),
+        # what was in a register before a copy,
+        (
+            "r4 = r1\n r5 = 7\n r4 += r5\n r5 = r2\n r5 += r4\n r0 = *(u8 *)(r5 + 0)",
+            "leave 4 (r2 = v1, r4 = v4)",
+        ),
         # what an access does not do by itself,
         ("r2 &= 7\n r1 += r2\n r0 = *(u8 *)(r1 + 0)", "leave 2 (r1 = v0, r2 = v3)"),
         ("w1 += w2\n r0 = *(u8 *)(r1 + 0)", "leave 2 (r1 = v3)"),
