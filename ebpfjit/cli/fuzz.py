@@ -122,6 +122,8 @@ def fuzz(
 
         told = loading(btf, kconfig, maps)
         found, obj = one_of(file, program, told)
+        if tests is not None and file == "-":
+            raise WrongUsage("--tests needs a FILE, which the tests read")
         if pcap is not None and not is_given_packets(found):
             raise WrongUsage("--pcap is for programs that are given packets")
         fresh = fuzz_program.held(found)

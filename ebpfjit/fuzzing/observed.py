@@ -12,6 +12,7 @@ from typing import Any
 from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.elf.codec import codec_of
 from ebpfjit.errors import EbpfError
+from ebpfjit.named import absent
 from ebpfjit.program import Program
 from ebpfjit.runtime.maps.definition import Codec
 
@@ -47,6 +48,13 @@ class MapView:
         return [self[key] for key in self._map]
 
 
+class _Maps(dict[str, MapView]):
+    """Maps by name. Raises LookupError, which has the names, for one that is not there."""
+
+    def __missing__(self, name: str) -> MapView:
+        raise LookupError(absent(name, "map", self))
+
+
 class Variables(Mapping[str, Any]):
     """The global variables that a program's maps hold, by name."""
 
@@ -54,6 +62,8 @@ class Variables(Mapping[str, Any]):
         self._places = _places(program)
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self._places:
+            raise LookupError(absent(name, "variable", self._places))
         map_, offset, codec = self._places[name]
         data: bytes = map_[0]
         return codec.decode(data[offset : offset + codec.size])
@@ -68,7 +78,7 @@ class Variables(Mapping[str, Any]):
 def state_of(program: Program, maps: Iterable[Any] | None = None) -> dict[str, Any]:
     """Return what predicates may read of a program's memory: its `maps` and `globals`, as they are."""
     views = {map_.definition.name: MapView(map_) for map_ in maps or program.maps if hasattr(map_, "get")}
-    return {"maps": views, "globals": Variables(program)}
+    return {"maps": _Maps(views), "globals": Variables(program)}
 
 
 def _value(data: Any, codec: Codec | None) -> Any:

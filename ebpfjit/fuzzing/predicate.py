@@ -107,8 +107,10 @@ class Predicate:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise self._wrong(getattr(error, "msg", str(error)), getattr(error, "offset", None)) from None
         names: set[str] = set()
+        called = {id(node.func) for node in ast.walk(self._tree) if isinstance(node, ast.Call)}
         for node in ast.walk(self._tree):
-            self._check(node, names)
+            if not (id(node) in called and isinstance(node, ast.Name) and node.id in _FUNCTIONS):
+                self._check(node, names)
         self.maps = frozenset(
             node.slice.value
             for node in ast.walk(self._tree)
@@ -133,11 +135,11 @@ class Predicate:
         match node:
             case ast.Name(id=name) if name in NAMES:
                 names.add(name)
-            case ast.Name(id=name) if not (name.isupper() or name in _FUNCTIONS):
+            case ast.Name(id=name) if not name.isupper():
                 raise self._wrong(f"no name {name!r}; there are {', '.join((*NAMES, *_FUNCTIONS))}", column)
             case ast.Call(func=ast.Name(id=name), args=given, keywords=[]) if name in _FUNCTIONS:
                 if len(given) != _FUNCTIONS[name][0] or any(isinstance(each, ast.Starred) for each in given):
-                    raise self._wrong(f"{name} takes {_FUNCTIONS[name][0]} of them", column)
+                    raise self._wrong(f"{name} takes {_FUNCTIONS[name][0]} arguments", column)
             case ast.Constant(value=value) if not isinstance(value, int | str | bytes | None):
                 raise self._wrong(f"{value!r} is no number, text or bytes", column)
             case (

@@ -27,6 +27,8 @@ from ebpfjit.tracing import Trace
 SOME_STRUCT = 512
 """Bytes of a context whose size nothing tells: more than programs read of one."""
 LARGEST_MEMORY, LARGEST_FRAME = 128, 512
+MOST_SIZE = 1 << 16
+"""Bytes that whoever asks for a size gets at most: there are a thousand of them at once."""
 TAIL = 96
 """Bytes of an array at a struct's end: as many as raw tracepoints have."""
 SHORTEST_IP = LINK_HEADER_SIZE + 20
@@ -114,10 +116,11 @@ class Inputs:
         fixed = self.type is not None and not self.frames and self.is_sized
         lowest = LINK_HEADER_SIZE if self.has_packet else 0
         if fixed and sizes != (self.least, self.most):
-            raise InputError(f"{self.type.name} programs get {self.least} bytes" if self.type else "")
-        if not lowest <= least <= most:
+            assert self.type is not None  # those without one have memory of any size
+            raise InputError(f"{self.type.name} programs get {self.least} bytes, not {least} to {most}")
+        if not lowest <= least <= most <= MOST_SIZE:
             raise InputError(
-                f"sizes are a range from {lowest} bytes on, least and most, not {least} to {most}"
+                f"sizes are the least and the most, from {lowest} to {MOST_SIZE} bytes, not {least} to {most}"
             )
         self.least, self.most, self._is_cut = least, most, True
 

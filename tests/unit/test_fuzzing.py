@@ -125,10 +125,12 @@ def test_predicates() -> None:
     for wrong in (
         "", "action ==", "acton == 1", "__import__('os')", "packet.hex()", "action == 1.5", "(lambda: 1)()",
         "[x for x in packet]", "f'{packet}'", "action := 1", "2 ** 9 == 512", "(" * 300, "open(packet)", "\0",
+        "u16(packet)", "sum(*maps)", "sum == 3", "len(packet, key=1)", "(len)(packet)(1)",
     ):  # fmt: skip
         with pytest.raises(InputError, match="the predicate"):
             Predicate(wrong)
-    for raises in ("packet[9] == 1", "action < 5", "return_value // 0", "maps['n']"):
+    assert Predicate("u16(packet, 0) == 0x102 and sum(maps['m']) == 7 and any((0, len(data)))").holds(values)
+    for raises in ("packet[9] == 1", "action < 5", "return_value // 0", "maps['n']", "u32(packet, 0) == 1"):
         with pytest.raises(InputError, match="cannot be told"):
             Predicate(raises).holds(values)
 
@@ -141,8 +143,10 @@ def test_a_predicate_that_cannot_be_told_names_the_packet() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(InputError, match="other version"):
         fuzz(firewall(0), against=Program.from_assembly("r0 = 0\nexit", type="tc"), runs=1)
-    for type_, sizes, words in (("xdp", (10, 20), "from 14"), ("xdp", (60, 40), "60 to 40"),
-                                ("sock_ops", (8, 8), "sock_ops programs get")):  # fmt: skip
+    for type_, sizes, words in (
+        ("xdp", (10, 20), "from 14"), ("xdp", (60, 40), "60 to 40"), ("xdp", (60, 10**9), "to 65536 bytes"),
+        ("sock_ops", (8, 8), "sock_ops programs get"),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=words):
             fuzz(Program.from_assembly("r0 = 0\nexit", type=type_), runs=1, sizes=sizes)
     with pytest.raises(ValueError, match="limit"):
@@ -346,3 +350,20 @@ def test_maps_that_have_to_be_empty_are_made_so(monkeypatch: pytest.MonkeyPatch)
     exec(compile(finding.pytest("filter.o", "port_filter"), "a test", "exec"), names)
     with pytest.raises(AssertionError):
         names["test_port_filter_verdict_1"]()  # type: ignore[operator]
+
+
+def test_what_a_predicate_names_and_is_not_there() -> None:
+    program = load(PORT_FILTER).program("port_filter")
+    for check, words in (
+        ('maps["flows"][1] == 2', "no map 'flows'; there are: 'counters', 'blocked'"),
+        ('globals["drops"] == 2', "no variable 'drops'; there is none at all"),
+    ):
+        with pytest.raises(InputError, match=words):
+            fuzz(program, check=check, runs=10)
+
+
+def test_without_machine_code_the_interpreter_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ebpfjit.fuzzing.side.best_engine", lambda: "interpreter")
+    report = fuzz(Program.from_assembly(MAGIC, name="magic", type="xdp"), runs=1_500, compare_engines=True)
+    (finding,) = report.findings
+    assert (finding.fault, finding.pc, len(finding.packet)) == ("MemoryFault", 8, 20)
