@@ -160,6 +160,15 @@ def _for_one(old: Any) -> Any:
     return bound
 
 
+def _with_what_is_there_now(old: Any) -> Any:
+    def exit_(block: Any, pc: int, base: int) -> Any:
+        leaves = old(block, pc, base)
+        picked = zip(leaves.registers, block.registers, strict=False)
+        return replace(leaves, registers=tuple(None if value is None else now for value, now in picked))
+
+    return exit_
+
+
 def _starts_there(old: Any) -> Any:
     return lambda store, frame, low, high: store.low == low and old(store, frame, low, high)
 
@@ -339,6 +348,12 @@ MIDDLE: tuple[PlantedBug, ...] = tuple(
             "Rounds are done at once where none follows",
             method(counted.Counted, "enough_rounds", _nearer),
             ("rounds",),
+        ),
+        (
+            "exits-of-later",
+            "Where a check leaves to what makes its address, registers have what they have behind that",
+            method(build._Translation, "before_address", _with_what_is_there_now),
+            (),
         ),
         (
             "reloads-of-the-past",
