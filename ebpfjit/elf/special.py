@@ -167,7 +167,9 @@ class _Search:
             is_special = tag.kind is Kind.TYPE_TAG and tag.name in POINTERS
             if not is_special:
                 return ()
-            return (SpecialField(tag.name, 0, "", contains=(self.btf.resolve(tag.target).name, 0)),)
+            target = self.btf.resolve(tag.target)
+            contains = (target.name, 0) if target.kind is Kind.STRUCT else None
+            return (SpecialField(tag.name, 0, "", contains=contains),)
         if type_.kind is not Kind.STRUCT:
             return ()
         if type_.name in self.kinds and type_.name not in POINTERS:

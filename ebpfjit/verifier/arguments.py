@@ -12,7 +12,7 @@ from ebpfjit.verifier.arithmetic import FARTHEST
 from ebpfjit.verifier.objects import Own
 from ebpfjit.verifier.prototypes import Argument
 from ebpfjit.verifier.refusals import Refused, Undecided
-from ebpfjit.verifier.state import State
+from ebpfjit.verifier.state import RESILIENT, State
 from ebpfjit.verifier.values import Pointer, Poison, Scalar, Value, mark_precise
 
 if TYPE_CHECKING:
@@ -330,6 +330,8 @@ def _lock(call: Call, argument: Argument, value: Value) -> None:
         raise Refused("lock", "bpf_spin_unlock without taking a lock")
     if not takes and state.lock is not None and state.lock[0] != key:
         raise Refused("lock", "bpf_spin_unlock of different lock")
+    if not takes and any(name.startswith(RESILIENT) for name, _ in state.sections):
+        raise Refused("lock", "bpf_spin_unlock cannot be out of order")
     if is_comparing(state):
         raise Refused("lock", "can't spin_{lock,unlock} in rbtree cb")
     here = state.pc

@@ -143,7 +143,7 @@ def forget_borrowed(state: State) -> None:
 
     def change(value: Value) -> Value:
         if isinstance(value, Pointer) and "borrowed" in value.flags:
-            return Stale("the lock was given back, or the tree changed: look it up again")
+            return Stale("the lock was given back: look it up again")
         return value
 
     replaced(state, change)

@@ -45,7 +45,7 @@ def call(walk: Walk, state: State, insn: Instruction) -> None:
     """Call a helper: r0 and memory are what it makes of them; r1 to r5 are void. Raises Refused."""
     takes = _prototype(walk, insn)
     name = takes.name
-    if state.holds_a_lock and not (name == "bpf_spin_unlock" or _is_allowed_under_lock(insn.imm)):
+    if state.holds_a_lock and not _is_allowed_under_lock(state, name, insn.imm):
         raise Refused(
             "lock", f"function calls are not allowed while holding a lock: {name}", "give the lock back first"
         )
@@ -116,9 +116,11 @@ def _prototype(walk: Walk, insn: Instruction) -> Prototype:
     return takes
 
 
-def _is_allowed_under_lock(number: int) -> bool:
+def _is_allowed_under_lock(state: State, name: str, number: int) -> bool:
+    if name == "bpf_spin_lock" and state.lock is None:  # of two of these is told elsewhere
+        return False
     found = helpers().get(number)
-    return found is not None and found.under_lock
+    return name == "bpf_spin_unlock" or (found is not None and found.under_lock)
 
 
 def _right_map(setting: Setting, name: str, given: Given) -> None:

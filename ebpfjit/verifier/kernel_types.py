@@ -175,8 +175,13 @@ class KernelTypes:
         raise Undecided(f"its types do not say what struct {name} has there", goes_on=True)
 
 
-def walked(types: Btf, struct: Type, pointer: Pointer, offset: int, size: int) -> Value:
-    """Return what `size` bytes at an offset of a struct are (btf_struct_walk)."""
+def walked(
+    types: Btf, struct: Type, pointer: Pointer, offset: int, size: int, *, is_whole: bool = False
+) -> Value:
+    """Return what `size` bytes at an offset of a struct are (btf_struct_walk).
+
+    `is_whole`: the types tell of all of its members.
+    """
     name, at = struct.name, offset
     for _ in range(_DEEPEST):
         if at + size > struct.size:
@@ -192,6 +197,8 @@ def walked(types: Btf, struct: Type, pointer: Pointer, offset: int, size: int) -
             if start <= at < start + room:
                 found = member, start, room
                 break
+        if found is None and is_whole:
+            raise Refused("memory", f"struct {struct.name} doesn't have field at offset {at}")
         if found is None:
             return unknown()  # bytes that no member has
         member, start, room = found

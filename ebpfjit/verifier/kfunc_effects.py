@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 LARGEST_PERCPU = 512
 """Bytes of a struct that each processor has at most (BPF_GLOBAL_PERCPU_MA_MAX_SIZE)."""
 
+_UNSEEN = frozenset({"bpf_timer", "bpf_wq", "bpf_task_work"})
+
 WORDS = {"iter_bits": 2, "iter_css": 3, "iter_task": 3}
 """Words of iterators; all others have one."""
 
@@ -97,6 +99,8 @@ def _new_object(call: Calling) -> Value:
         return _own(call, own)
     if own.size > LARGEST_PERCPU:
         raise Refused("type", f"bpf_percpu_obj_new type size ({own.size}) is greater than {LARGEST_PERCPU}")
+    if own.fields and all(field.kind in _UNSEEN for field in own.fields):
+        raise Undecided("whether an object that each processor has may have a work queue or a timer")
     if not own.is_scalar:
         raise Refused("type", "bpf_percpu_obj_new type ID argument must be of a struct of scalars")
     return _own(call, own, "percpu")
@@ -125,10 +129,8 @@ def _hang(call: Calling) -> Value:
 
 def _taken_out(call: Calling) -> Value:
     own, offset = _hangs(call)
-    if call.name == "bpf_rbtree_remove":
-        if arguments.is_comparing(call.state):
-            raise Refused("lock", "rbtree_remove not allowed in rbtree cb")
-        branches.forget_borrowed(call.state)
+    if call.name == "bpf_rbtree_remove" and arguments.is_comparing(call.state):
+        raise Refused("lock", "rbtree_remove not allowed in rbtree cb")
     return _own(call, own, off=offset)
 
 
@@ -325,8 +327,6 @@ def _lock(call: Calling) -> Value:
     state, section = call.state, section_of(call.special["lock"])
     if any(name == section for name, _ in state.sections):
         raise Refused("lock", "Acquiring the same lock again, AA deadlock detected")
-    if state.lock is not None:
-        raise Refused("lock", "Locking two bpf_spin_locks are not allowed")
     lowest = -calls.MOST_ERRORS
     call.fork(Scalar(DOMAIN.some(smin=lowest, smax=-1, smin32=lowest, smax32=-1)))
     if "flags" in call.special:

@@ -330,9 +330,9 @@ def _node(call: Call, argument: Argument, value: Value) -> None:
     adds = "push" in name or "add" in name
     if adds and not value.ref:
         raise Refused("reference", "allocated object must be referenced")
-    if not adds and (value.ref or "borrowed" not in value.flags):
-        short = name.removeprefix("bpf_")
-        raise Refused("reference", f"{short} node input must be non-owning ref")
+    if not adds and not value.ref and "borrowed" not in value.flags:
+        said = f"{name} can only take non-owning or refcounted {kind} pointer"
+        raise Refused("reference", said)
     if value.var is not None:
         raise Refused("type", f"R{number} doesn't have constant offset")
     struct, offset = call.given.special["head"].contains

@@ -83,8 +83,13 @@ class Objects:
         return found
 
     def pointed_to(self, field: SpecialField) -> Own | str:
-        """Return what a kptr points to: a struct of the program's, or the name of one of the kernel's."""
-        name = field.contains[0] if field.contains is not None else ""
+        """Return what a kptr points to: a struct of the program's, or the name of one of the kernel's.
+
+        Raises Refused, Undecided.
+        """
+        if field.contains is None:
+            raise Refused("type", f"{field.name!r} is no valid kptr: its struct is declared only")
+        name = field.contains[0]
         if field.kind not in REFERENCED or name in _KERNEL_STRUCTS:
             return name
         return self.named(name)
@@ -100,7 +105,7 @@ class Objects:
             if field.offset < at + size and at < field.offset + field.size:
                 raise Refused("type", f"direct access to {field.kind} is disallowed: {field}")
         try:
-            value = walked(self._types, self._types.type(own.id), pointer, at, size)
+            value = walked(self._types, self._types.type(own.id), pointer, at, size, is_whole=True)
         except LoadError as error:
             raise Undecided(f"its types are damaged: {error}") from error
         return unknown() if isinstance(value, Pointer) else value

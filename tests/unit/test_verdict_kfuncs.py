@@ -12,6 +12,7 @@ from ebpfjit.difftest.children import run_forked
 from ebpfjit.difftest.verdicts import texts
 from ebpfjit.errors import EbpfError
 from ebpfjit.kernel import load_program, unavailable_reason
+from ebpfjit.literals import EngineName
 from ebpfjit.runtime.kfuncs.table import kfuncs
 from ebpfjit.verifier.kernel_functions import OLDER, kernel_functions
 
@@ -27,6 +28,21 @@ REFUSED = {
     " new_under_lock",
     "percpu_objects_clang19": "forgotten owned direct dropped_otherwise too_large with_pointers with_structs",
     "res_locks": "forgotten out_of_order asks_time another_unlock another_restore not_held no_lock",
+    "verdict_objects": (
+        "push_nolock push_otherlock push_write_after push_drop push_twice push_wrong_off"
+        " push_wrong_struct pop_leak pop_drop_node pop_drop_in_lock pop_node_write front_after front_drop"
+        " front_push field_past field_node field_neg field_var drop_twice drop_mid drop_null"
+        " tree_add_range tree_add_unlocks tree_add_helper tree_add_past tree_add_nolock tree_add_list"
+        " tree_remove_leak ref_none ref_leak ref_borrowed_null obj_lock_other obj_lock_drop kptr_leak"
+        " kptr_wrong kptr_load_drop kptr_store kptr_half kptr_borrowed kptr_after_use kptr_sub"
+    ),
+    "verdict_kfuncs": (
+        "wq_othermap wq_cb1 wq_cbp wq_cbwq wq_badoff wq_read t_xchg_leak t_xchg_cg t_xchg_rel_wrong"
+        " t_xchg_null t_xchg_twice t_load_release t_load_rcu_gone c_anc_after r_noleak r_unchecked r_after"
+        " r_two_leak r_other_head r_relookup r_mixed r_write_lock spin_rcu static_release_twice"
+        " static_makes_leak static_lock_leak loop_leak loop_rel percpu_load arr_past bad_type bad_type0"
+        " var_type wq_kp t_load_sys"
+    ),
 }
 """Programs of objects that are refused; all others of them that call kernel functions are accepted."""
 
@@ -56,7 +72,16 @@ def test_programs_of_objects(name: str) -> None:
 
 def _calling(name: str) -> dict[str, Program]:
     programs = load(TESTS / "elf" / f"{name}.o").programs
-    return {each: program for each, program in programs.items() if program.kfuncs and not program.refusals}
+    is_whole = name.startswith("verdict_")
+    return {each: one for each, one in programs.items() if (one.kfuncs or is_whole) and not one.refusals}
+
+
+@pytest.mark.parametrize("engine", ["interpreter", "jit"])
+@pytest.mark.parametrize("name", ["verdict_objects", "verdict_kfuncs"])
+def test_what_is_accepted_runs_without_a_fault(name: str, engine: EngineName) -> None:
+    for each, program in _calling(name).items():
+        if each not in REFUSED[name].split():
+            program.run(b"" if program.type == "syscall" else bytes(64), engine=engine)
 
 
 @pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))

@@ -52,6 +52,9 @@ def _special_field(
 RESILIENT = "locks of bpf_res_spin_lock"
 """Where a world keeps those that are held, as they were taken one after another; `World.lock` is the last."""
 
+BELOW = "lock of bpf_spin_lock"
+"""Where a world keeps the bpf_spin_lock that is held below them."""
+
 
 def lock_at(world: World, lock: int, kind: str, name: str) -> str:
     """Return a lock in words. Raises as `special_field`."""

@@ -10,7 +10,7 @@ import errno
 
 from ebpfjit.errors import ExecutionError
 from ebpfjit.runtime import held, owned
-from ebpfjit.runtime.helpers.locks import RESILIENT, lock_at
+from ebpfjit.runtime.helpers.locks import BELOW, RESILIENT, lock_at
 from ebpfjit.runtime.kfuncs import sections
 from ebpfjit.runtime.kfuncs.table import kfunc
 from ebpfjit.runtime.world import World
@@ -27,10 +27,10 @@ def _take(world: World, lock: int, by: str, back: str) -> int:
     locks: list[tuple[int, str]] = world.kept.setdefault(RESILIENT, [])
     if any(lock == other for other, _ in locks):
         return -errno.EDEADLK
-    if world.lock is not None and not locks:
-        raise ExecutionError(f"{by}: {world.lock[1]} is held already: bpf_spin_unlock first")
     if len(locks) >= MOST_LOCKS:
         raise ExecutionError(f"{by}, the {MOST_LOCKS + 1}th in a row: release some before")
+    if not locks:
+        world.kept[BELOW] = world.lock
     world.lock = lock, what
     locks.append(world.lock)
     held.take(world, held.key_of_lock(lock), what, by=by, back=back)
@@ -50,7 +50,7 @@ def _check_last(world: World, lock: int, name: str) -> None:
 def _release(world: World) -> None:
     locks: list[tuple[int, str]] = world.kept[RESILIENT]
     lock, _ = locks.pop()
-    world.lock = locks[-1] if locks else None
+    world.lock = locks[-1] if locks else world.kept.pop(BELOW, None)
     held.give_back(world, held.key_of_lock(lock))
     owned.end_of_lock(world)
 

@@ -8,7 +8,7 @@ from collections import deque
 from ebpfjit.errors import ExecutionError
 from ebpfjit.record import replace
 from ebpfjit.runtime import owned
-from ebpfjit.runtime.helpers.locks import RESILIENT, special_field
+from ebpfjit.runtime.helpers.locks import BELOW, RESILIENT, special_field
 from ebpfjit.runtime.kfuncs.table import kfunc
 from ebpfjit.runtime.maps.special import HEADS, LOCKS, ObjectLayout, SpecialField
 from ebpfjit.runtime.maps.storage import changing
@@ -104,7 +104,8 @@ def head_at(world: World, address: int, kind: str, name: str) -> tuple[Holder, S
     if lock is None:
         raise ExecutionError(f"{name}: {head} has no bpf_spin_lock beside it, under which it is changed")
     place = address - head.offset + lock.offset
-    if (world.lock or (0,))[0] != place and all(at != place for at, _ in world.kept.get(RESILIENT, ())):
+    taken = (world.lock, world.kept.get(BELOW), *world.kept.get(RESILIENT, ()))
+    if all(each is None or each[0] != place for each in taken):
         raise ExecutionError(f"{name}: the lock {lock.name!r} beside {head} must be held: {lock.kind} first")
     return holder, head
 

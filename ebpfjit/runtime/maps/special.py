@@ -78,7 +78,7 @@ class SpecialField:
     """A special field of a value: one of KINDS, where it starts (bytes), and its name in C ("inner.lock").
 
     `contains` says of the head of a list or tree which struct its objects are, and where in it their node is;
-    of a pointer, to which struct it is ("": to none) and 0.
+    of a pointer, to which struct it is, and 0; None where the types do not say.
     """
 
     kind: str
