@@ -19,6 +19,7 @@ NEVER_NULL = frozenset({
 })  # fmt: skip
 """Pointers that are surely not zero where they may not be NULL."""
 
+_TRUSTED = frozenset({"trusted", "alloc", "borrowed"})
 _OF_PACKET = PACKET | {"packet_end"}
 
 Way = Callable[[State], None]
@@ -152,6 +153,11 @@ def forget_borrowed(state: State) -> None:
 # -- pointers ---------------------------------------------------------------------------------------------
 
 
+def _is_trusted(pointer: Pointer) -> bool:
+    """True of a pointer to what is there (is_trusted_reg)."""
+    return bool(pointer.ref or (_TRUSTED & pointer.flags and not pointer.flags - _TRUSTED))
+
+
 def _with_null(pointer: Pointer, meaning: str | None, *, told: bool) -> tuple[Way | None, Way | None] | None:
     """Return the ways of a comparison of a pointer with zero.
 
@@ -160,7 +166,7 @@ def _with_null(pointer: Pointer, meaning: str | None, *, told: bool) -> tuple[Wa
     if meaning not in ("JEQ", "JNE"):
         return None
     if not pointer.null:
-        if pointer.kind not in NEVER_NULL and not (pointer.kind == "btf_id" and "trusted" in pointer.flags):
+        if pointer.kind not in NEVER_NULL and not (pointer.kind == "btf_id" and _is_trusted(pointer)):
             return None
         return (_nothing, None) if meaning == "JEQ" else (None, _nothing)
     if not told:

@@ -8,7 +8,7 @@ btf_check_func_arg_match). Static functions are walked from each of their caller
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 from ebpfjit.elf.btf import NO_MEMBER, VOID, Btf, Kind, Type, essential_name
@@ -19,7 +19,8 @@ from ebpfjit.record import dataclass
 from ebpfjit.runtime.contexts.types import program_type
 from ebpfjit.verifier import memory, structure
 from ebpfjit.verifier.arguments import Dynptr, dynptr_at
-from ebpfjit.verifier.prototypes import prototype
+from ebpfjit.verifier.kernel_functions import KernelFunction, kernel_functions
+from ebpfjit.verifier.prototypes import Prototype, prototype
 from ebpfjit.verifier.refusals import Refused, Undecided
 from ebpfjit.verifier.state import State
 from ebpfjit.verifier.values import Pointer, Poison, Scalar, Value, fresh, mark_precise, unknown
@@ -78,6 +79,13 @@ class Functions:
     def _ids(self) -> dict[int, int]:
         info = self.program.types
         return {} if info is None else dict(info.functions)
+
+    def thrown(self, start: int) -> list[Value]:
+        """Return what the function has that an exception calls. Raises Refused, Undecided."""
+        parameters = self.parameters(start)
+        if parameters is not None and [each.kind for each in parameters] != ["scalar"]:
+            raise Refused("call", "exception cb only supports single integer argument")
+        return [None, _given(Parameter("scalar"))]
 
     def _parameters(self, start: int) -> tuple[Parameter, ...] | None:
         try:
@@ -176,16 +184,32 @@ class Functions:
     @cached_property
     def moving(self) -> frozenset[int]:
         """The functions that move packets, or call one that does."""
+        return self._that_call(
+            lambda takes: (
+                isinstance(takes, Prototype) and (takes.moves_packet or takes.name == "bpf_tail_call")
+            )
+        )
+
+    @cached_property
+    def sleeping(self) -> frozenset[int]:
+        """The functions that may sleep, or call one that does."""
+        return self._that_call(lambda takes: takes.might_sleep)
+
+    def _that_call(self, is_meant: Callable[[Prototype | KernelFunction], bool]) -> frozenset[int]:
+        """Return the functions with a call of what is meant in them, or in one that they call."""
         type_ = self.program.type
         name = None if type_ is None else program_type(type_).name
         found: set[int] = set()
         called = structure.calls(self.program)
         starts = sorted(called)
         for insn in self.program.instructions:
-            if insn.row is None or insn.row.kind is not InstructionKind.CALL_HELPER:
-                continue
-            takes = prototype(insn.imm, name)
-            if takes is not None and (takes.moves_packet or takes.name == "bpf_tail_call"):
+            takes: Prototype | KernelFunction | None = None
+            if insn.row is not None and insn.row.kind is InstructionKind.CALL_HELPER:
+                takes = prototype(insn.imm, name)
+            elif insn.row is not None and insn.row.kind is InstructionKind.CALL_KFUNC:
+                named = self.program.kfuncs.get(insn.imm)
+                takes = None if named is None else kernel_functions().get(named.name)
+            if takes is not None and is_meant(takes):
                 found.add(structure.function_of(starts, insn.pc))
         return frozenset(
             start for start in starts if start in found or found & structure.below(called, called[start])

@@ -394,8 +394,8 @@ def _slice(call: Calling) -> Value:
 
 
 def _throw(call: Calling) -> Value:
-    callbacks = [frame.callback for frame in call.state.frames if frame.callback is not None]
-    if any(not each.is_async for each in callbacks):
+    thrown = call.walk.program.exception_callback
+    if any(frame.callback is not None or frame.start == thrown for frame in call.state.frames):
         raise Refused("call", "bpf_throw kfunc cannot be called from callback subprog", "return a result")
     calls.held_at(call.state, "bpf_throw would lead to reference leak", "bpf_throw")
     if call.walk.program.exception_callback is None:

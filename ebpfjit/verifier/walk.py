@@ -150,8 +150,6 @@ class Walk:
         Raises Stop at the limit.
         """
         self._walk(0, registers)
-        if self.program.exception_callback is not None:
-            self._walk(self.program.exception_callback, [None, unknown()])
         done: set[int] = set()
         if self.program.exception_callback is not None:
             self.called.add(self.program.exception_callback)
@@ -160,6 +158,8 @@ class Walk:
             done.add(start)
             try:
                 given = self.functions.values(start)
+                if start == self.program.exception_callback:
+                    given = self.functions.thrown(start)
             except Undecided as undecided:
                 self.undecided.setdefault(start, str(undecided))
             except Refused as refused:
@@ -716,8 +716,9 @@ def _local(walk: Walk, state: State, insn: Instruction, row: Row) -> int:
                 "global function calls are not allowed while holding a lock",
                 "make the function static",
             )
-        if state.sections and walk.is_sleepable:
-            raise Undecided("whether a global function sleeps, where the program must not", goes_on=True)
+        if target in walk.functions.sleeping and (state.sections or not kfuncs.is_sleepable(walk, state)):
+            said = "global functions that may sleep are not allowed in non-sleepable context"
+            raise Refused("lock", said)
         functions.check_call(walk.setting, state, parameters)
         walk.called.add(target)
         if target in walk.functions.moving:

@@ -101,3 +101,9 @@ def test_what_an_exception_calls_is_called_by_nothing_else() -> None:
     called = Sample.of_text("cgroup_skb", "r1 = 0\ncall f\nexit\nf:\nr0 = 1\nexit").program()
     (error,) = replace(called, exception_callback=max(called.functions)).verify(seconds=0).errors
     assert "cannot call exception cb directly" in error.message
+
+
+def test_what_is_trusted_is_not_null() -> None:
+    text = _TASK + "if r1 == 0 goto wrong; r0 = 0; exit; wrong:; r0 = r9; exit"
+    assert "accepted" in _tagged(text, "trusted")
+    assert "R9 !read_ok" in _tagged(text, "untrusted")
