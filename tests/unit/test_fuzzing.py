@@ -16,6 +16,7 @@ from ebpfjit.fuzzing import Predicate, Report, fuzz
 from ebpfjit.fuzzing.batches import Mutator
 from ebpfjit.fuzzing.engines import Engines
 from ebpfjit.fuzzing.samples import Inputs
+from tests.support import warm
 
 BUGS = Path(__file__).parents[2] / "examples" / "bugs"
 PORT_FILTER = BUGS.parent / "packets" / "xdp_port_filter.o"
@@ -155,7 +156,7 @@ def test_what_cannot_be_is_refused() -> None:
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "ebpfjit", "fuzz", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+    return warm.run(line, text=True)
 
 
 def test_the_command(tmp_path: Path) -> None:
