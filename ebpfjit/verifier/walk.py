@@ -55,10 +55,17 @@ END = -1
 _KEPT_APART = 8
 """Instructions between two states that are kept (Linux: add_new_state)."""
 
+_KEPT_APART_IN_LOOPS = 100
+"""The same where a way came there before, and is walked still: rounds of a loop are not all worth it."""
+
 _MOST_WAYS = 8192
 """Ways that wait at most (Linux: BPF_COMPLEXITY_LIMIT_JMP_SEQ)."""
 
-_MOST_POINTS = 64
+_FEW = 10
+"""One state for each 1 << _FEW instructions that were walked is kept for a slot whether it covers others or
+not: a long walk is worth more of them."""
+
+_MOST_POINTS = 512
 """States kept for one slot; those that covered nothing go first."""
 
 _MOST_MISSES = 3
@@ -124,6 +131,7 @@ class Walk:
         self.visited = 0
         self.until = limit
         self.kept = 0
+        self._kept_at = 0
         self.visits: dict[int, int] = {}
         self.depths: dict[int, int] = {}
         self.functions = functions.Functions(program)
@@ -280,6 +288,8 @@ class Walk:
         live = self.live(state)
         is_looping = pc in self._looping and not is_over(state)
         privileged = self.setting.privileged
+        since = self.visited - self._kept_at
+        keeps = is_looping or since >= _KEPT_APART
         for point in reversed(points):
             is_before = point.branches > 0
             if is_before and (not is_looping or point.state.rounds == state.rounds):
@@ -291,7 +301,8 @@ class Walk:
                     )
                     self.note(state, raise_)
                     return True
-                point.misses += state.since >= _KEPT_APART
+                keeps = keeps and (is_looping or since >= _KEPT_APART_IN_LOOPS)
+                point.misses += keeps
                 continue
             exact = is_before or not point.is_done
             strict = self.moves.is_strict
@@ -301,13 +312,15 @@ class Walk:
                     self._depends(state, point)
                 pruning.say_what_matters(point, state, live)
                 return True
-            point.misses += 1
-        if is_looping or state.since >= _KEPT_APART:
-            points[:] = [
-                each for each in points if each.misses <= _patience(each, is_looping) * (each.hits + 1)
-            ]
+            point.misses += keeps
+        if keeps:
+            if len(points) >= self.visited >> _FEW:
+                points[:] = [
+                    each for each in points if each.misses <= _patience(each, is_looping) * (each.hits + 1)
+                ]
             points.append(keep(state))
             self.kept += 1
+            self._kept_at = self.visited
             if len(points) > _MOST_POINTS:
                 self._drop(points)
         return False
