@@ -409,8 +409,13 @@ def _pages(call: Calling) -> Value:
 
 def _cast(call: Calling) -> Value:
     if call.name == "bpf_rdonly_cast":
-        return Pointer("btf_id", "", id=fresh(), flags=frozenset({"untrusted"}))
-    struct = _OF_CONTEXTS.get(call.walk.setting.type or "", "")
+        raise Undecided("which struct of the kernel has a number, its types say", goes_on=True)
+    type_ = call.walk.setting.type or ""
+    if type_ == "syscall":
+        raise Refused("type", "kern ctx type is not a struct: programs of type syscall see any memory")
+    struct = _OF_CONTEXTS.get(type_)
+    if struct is None:
+        raise Undecided(f"what the kernel has for the context of programs of type {type_}", goes_on=True)
     return Pointer("btf_id", struct, id=fresh(), flags=frozenset({"trusted"}))
 
 

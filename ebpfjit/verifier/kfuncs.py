@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 _APART = frozenset({"task_struct", "cgroup", "file", "bpf_key", "bpf_cpumask"})
 """Structs of which none begins with another."""
 
+_OTHER_STRUCTS = {
+    "map": "bpf_map",
+    "socket": "sock",
+    "sock_common": "sock_common",
+    "tcp_sock": "tcp_sock",
+    "xdp_sock": "xdp_sock",
+}
+"""What pointers of other kinds point to (reg2btf_ids): no row takes any of these."""
+
 _ALIKE = {"cpumask": frozenset({"bpf_cpumask"})}
 """Structs that begin with another one, whatever types a program comes with."""
 
@@ -103,6 +112,10 @@ def _check_place(walk: Walk, state: State, takes: KernelFunction) -> None:
             raise Refused("call", f"program must be sleepable to call sleepable kfunc {name}")
         if state.sections:
             raise Refused("lock", f"kernel func {name} is sleepable within {state.region} region")
+    is_iterated = walk.setting.type in ("lsm", "tracing") or is_sleepable(walk, state)
+    if name == "bpf_iter_css_task_new" and not is_iterated:
+        said = "css_task_iter is only allowed in bpf_lsm, bpf_iter and sleepable progs"
+        raise Refused("call", said)
     if takes.protected and not memory.holds_rcu(walk.setting, state):
         raise Refused(
             "lock",
@@ -186,6 +199,8 @@ def _struct(call: Call, argument: Argument, value: Value) -> None:
             f"Possibly NULL pointer passed to trusted arg{number - 1}",
             "compare it with NULL before",
         )
+    if value.kind in _OTHER_STRUCTS:
+        raise _another_struct(call, argument, value.but(what=_OTHER_STRUCTS[value.kind]))
     if value.kind != "btf_id":
         said = f"whether {takes.name} takes memory for a struct {argument.btf}"
         raise Undecided(said, goes_on=not argument.release)
