@@ -11,7 +11,7 @@ kernel/bpf/btf.c (btf_struct_walk, btf_struct_access, btf_ctx_access), kernel/bp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -45,6 +45,9 @@ _TRUSTED_OR_NULL: Mapping[str, frozenset[str]] = {
     "vm_area_struct": frozenset({"vm_mm", "vm_file"}),
     "dentry": frozenset({"d_inode"}),
 }
+_PROMOTED: Mapping[tuple[str, str], str] = {("tcp_congestion_ops", "sock"): "tcp_sock"}
+"""What operations of a struct are given is more than the prototype says (bpf_tcp_ca_is_valid_access)."""
+
 _NEVER_NULL = frozenset({"meta", "map"})
 """Arguments of iterators that are there on each call, the one behind the last object too."""
 
@@ -134,8 +137,8 @@ class KernelTypes:
                 raise Undecided(f"its types are damaged: {error}") from error
         raise Undecided("what an argument is, the types of the kernel say: not decided yet", goes_on=True)
 
-    def _of_operation(self, offset: int, size: int) -> Value:
-        number, rest = divmod(offset, 8)
+    def _operations(self) -> Iterator[tuple[Btf, str, Type]]:
+        """Return the prototypes that a program of an operation may have, with the struct of each."""
         names, member = structs_of(self.program), member_of(self.program)
         for types in self._types:
             for name in names:
@@ -143,16 +146,29 @@ class KernelTypes:
                     places = {each.name: each.type for each in types.type(id).members}
                     pointer = types.resolve(places[member]) if member in places else VOID
                     said = types.resolve(pointer.target) if pointer.kind is Kind.PTR else VOID
-                    if said.kind is not Kind.FUNC_PROTO:
-                        continue
-                    if number >= len(said.parameters):
-                        raise Refused("memory", f"func '{member}' doesn't have {number + 1}-th argument")
-                    target = types.resolve(said.parameters[number][1])
-                    if target.kind in _NUMBERS:
-                        return Scalar(DOMAIN.sized(size))
-                    inner = types.resolve(target.target) if target.kind is Kind.PTR else VOID
-                    if inner.kind in _STRUCTS and (rest, size) == (0, 8):
-                        return Pointer("btf_id", essential_name(inner.name), flags=_TRUSTED)
+                    if said.kind is Kind.FUNC_PROTO:
+                        yield types, name, said
+
+    def operation_gives_nothing(self) -> bool:
+        """True where the operation that a program is returns nothing."""
+        try:
+            return any(types.resolve(said.target) is VOID for types, _, said in self._operations())
+        except LoadError:
+            return False
+
+    def _of_operation(self, offset: int, size: int) -> Value:
+        number, rest = divmod(offset, 8)
+        for types, name, said in self._operations():
+            if number >= len(said.parameters):
+                member = member_of(self.program)
+                raise Refused("memory", f"func '{member}' doesn't have {number + 1}-th argument")
+            target = types.resolve(said.parameters[number][1])
+            if target.kind in _NUMBERS:
+                return Scalar(DOMAIN.sized(size))
+            inner = types.resolve(target.target) if target.kind is Kind.PTR else VOID
+            if inner.kind in _STRUCTS and (rest, size) == (0, 8):
+                struct = essential_name(inner.name)
+                return Pointer("btf_id", _PROMOTED.get((name, struct), struct), flags=_TRUSTED)
         raise Undecided("its types do not say what the operation is called with", goes_on=True)
 
     def _of_iterator(self, name: str, offset: int, size: int) -> Value:
@@ -185,6 +201,12 @@ def walked(
     name, at = struct.name, offset
     for _ in range(_DEEPEST):
         if at + size > struct.size:
+            last = _last(types, struct, at)
+            if last is not None and last[0].kind is Kind.INT:
+                return Scalar(DOMAIN.sized(size))
+            if last is not None and last[0].kind is Kind.STRUCT and last[0].size:
+                struct, at = last[0], (at - last[1]) % last[0].size
+                continue
             said = f"access beyond struct {name} at off {offset} size {size}"
             raise Refused("memory", said, f"it has {struct.size} bytes")
         found = None
@@ -225,6 +247,17 @@ def walked(
             return unknown()
         return _followed(pointer, essential_name(struct.name), member.name, essential_name(target.name))
     raise Undecided("its types have structs in structs without end")
+
+
+def _last(types: Btf, struct: Type, at: int) -> tuple[Type, int] | None:
+    """Return what a struct has any number of at its end, and where that begins; None: nothing so."""
+    if not struct.members:
+        return None
+    member = struct.members[-1]
+    array, start = types.resolve(member.type), member.bit_offset // 8
+    if array.kind is not Kind.ARRAY or types.size_of(array.id) or at < start:
+        return None
+    return types.resolve(array.target), start
 
 
 def _followed(pointer: Pointer, struct: str, member: str, target: str) -> Value:

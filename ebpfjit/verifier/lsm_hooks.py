@@ -70,6 +70,11 @@ def hook_of(program: Program) -> str:
     return attachment(program.type, program.section).target
 
 
+def gives_nothing(hook: str, attach: int | None) -> bool:
+    """True where nobody asks for the result of a program at a hook."""
+    return attach != BPF_LSM_CGROUP and hook in _VOID
+
+
 def result_range(hook: str, attach: int | None) -> tuple[int, int] | None:
     """Return the least and the greatest result, as s32, of programs of an attach type; None for any."""
     if attach == BPF_LSM_CGROUP:

@@ -36,14 +36,6 @@ def errors(program: Program) -> Iterator[Error]:
             behind = program.functions[insn.next_pc]
             said = f"last insn is not an exit or jmp: a run goes on from insn {insn.pc} into {behind}()"
             yield insn.pc, "structure", said, "a function ends with exit, or a jump inside of it"
-    ends = _ending(program)
-    for insn in program.instructions:
-        if insn.pc in reached and insn.pc not in ends:
-            yield (
-                insn.pc, "termination", f"infinite loop: no exit follows insn {insn.pc}",
-                "let the loop end after a number of rounds",
-            )  # fmt: skip
-            break
     for insn, target in program.jumps:
         row = insn.row
         if row is None or row.kind is Kind.CALL_LOCAL:
@@ -123,7 +115,7 @@ def _reached(program: Program) -> set[int]:
     return found
 
 
-def _ending(program: Program) -> set[int]:
+def ending(program: Program) -> set[int]:
     """Return the slots from which control may come to an exit."""
     before: dict[int, list[int]] = {}
     todo = []

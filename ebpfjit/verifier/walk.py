@@ -29,6 +29,7 @@ from ebpfjit.verifier import (
     lsm_hooks,
     memory,
     pruning,
+    structure,
     unprivileged,
 )
 from ebpfjit.verifier.arguments import Given
@@ -138,6 +139,8 @@ class Walk:
         self.objects = setting.objects or Objects(program)
         self.called: set[int] = set()
         self.later: set[int] = set()
+        self._ends = structure.ending(program)
+        self.gives_nothing = _gives_nothing(program, self.hook, setting)
         self.moves = unprivileged.Moves()
         self.claims: dict[int, list[State]] | None = {} if claims else None
         self.todo: list[State] = []
@@ -284,6 +287,14 @@ class Walk:
     def _is_covered(self, state: State) -> bool:
         """True where a state is walked no further; else it may be kept."""
         pc = state.pc
+        if pc not in self._ends:
+            endless = Refused(
+                "termination",
+                f"infinite loop: no exit follows insn {pc}",
+                "let the loop end after a number of rounds",
+            )
+            self.note(state, endless)
+            return True
         points = self.points.setdefault(pc, [])
         live = self.live(state)
         is_looping = pc in self._looping and not is_over(state)
@@ -752,7 +763,8 @@ def _register_call(walk: Walk, state: State, insn: Instruction, row: Row) -> Non
 def _exit(walk: Walk, state: State, insn: Instruction, row: Row) -> int:
     frame = state.frames[-1]
     if len(state.frames) == 1:
-        return _ends(walk, state, frame, read(state, 0))
+        is_void = walk.gives_nothing and not frame.start
+        return _ends(walk, state, frame, known(0) if is_void else read(state, 0))
     result = frame.registers[0] if frame.callback is None else read(state, 0)
     if isinstance(result, Pointer) and result.kind == "stack" and result.what == len(state.frames) - 1:
         raise Refused("type", "cannot return stack pointer to the caller")
@@ -767,6 +779,15 @@ def _exit(walk: Walk, state: State, insn: Instruction, row: Row) -> int:
     for number in range(1, 6):
         caller.registers[number] = None
     return frame.call + 1
+
+
+def _gives_nothing(program: Program, hook: str, setting: memory.Setting) -> bool:
+    """True of programs whose result nobody asks for: what they are called by returns nothing."""
+    if hook:
+        return lsm_hooks.gives_nothing(hook, setting.attach)
+    if program.type != "struct_ops" or setting.types is None:
+        return False
+    return setting.types.operation_gives_nothing()
 
 
 def _ends(walk: Walk, state: State, frame: Frame, result: Value) -> int:

@@ -17,6 +17,10 @@ def _kernel() -> Btf:
     number = w.integer("int", 4, is_signed=True)
     long = w.integer("long", 8)
     file = w.struct("file", 16, ("position", long, 0), ("flags", number, 8))
+    names = w.struct(
+        "names", 4, ("length", number, 0), ("bytes", w.add("", Kind.ARRAY, 0, 0, number, number, 0), 4)
+    )
+    w.function("name_it", 0, w.add("", Kind.PTR, 0, names))
     pointer, void, text = (
         w.add("", Kind.PTR, 0, file),
         w.add("", Kind.PTR, 0, 0),
@@ -60,6 +64,12 @@ def verdict(section: str, text: str, type_: str = "tracing", kernel: Btf | None 
         ("fexit/drop_it", "r2 = *(u64 *)(r1 + 8)", "doesn't have 2-th argument"),
         ("tp_btf/read", "r2 = *(u64 *)(r1 + 24); r3 = *(u64 *)(r2 + 0)", "accepted"),
         ("tp_btf/kfree_skb", "r2 = *(u64 *)(r1 + 24); r3 = *(u64 *)(r2 + 0)", "it may be NULL"),
+        ("fentry/name_it", "r2 = *(u64 *)(r1 + 0); r3 = *(u32 *)(r2 + 16)", "accepted"),
+        (
+            "fentry/name_it",
+            "r2 = *(u64 *)(r1 + 0); r3 = *(u32 *)(r2 + 1)",
+            "access beyond struct names",
+        ),
         ("fentry/no_such", "r2 = *(u64 *)(r1 + 0)", "give load(btf=)"),
     ],
 )
@@ -75,3 +85,25 @@ def test_arguments_of_hooks() -> None:
         "r2 = *(u64 *)(r1 + 8); if r2 s< -4095 goto wrong; goto right; wrong:; r3 = *(u64 *)(r1 + 64); right:"
     )
     assert "accepted" in verdict("lsm/file_open", result, "lsm")
+
+
+def test_operations_of_tcp_are_given_whole_sockets_and_may_return_nothing() -> None:
+    w = Writer()
+    number = w.integer("int", 4, is_signed=True)
+    socket = w.struct("sock", 8, ("state", number, 0))
+    w.struct("tcp_sock", 32, ("sock", socket, 0), ("window", number, 24))
+    pointer, words = w.add("", Kind.PTR, 0, socket), (0, socket + 2)
+    begin = w.add("", Kind.PTR, 0, w.add("", Kind.FUNC_PROTO, 1, 0, *words))
+    ask = w.add("", Kind.PTR, 0, w.add("", Kind.FUNC_PROTO, 1, number, *words))
+    assert pointer == words[1]
+    w.struct("tcp_congestion_ops", 16, ("init", begin, 0), ("ssthresh", ask, 8))
+    code = assemble("r1 = *(u64 *)(r1 + 0)\nr2 = *(u32 *)(r1 + 24)\nexit")
+    verdicts = []
+    for member in ("init", "ssthresh"):
+        program = Program(
+            code, section=f"struct_ops/{member}", type="struct_ops", kernel_types=Btf(w.to_bytes())
+        )
+        operation = replace(program, operation=("tcp_congestion_ops", member), license="GPL")
+        verdicts.append(operation.verify(seconds=0))
+    assert verdicts[0].is_accepted, verdicts[0]
+    assert [error.message for error in verdicts[1].errors] == ["R0 !read_ok"]
