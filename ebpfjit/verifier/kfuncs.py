@@ -406,6 +406,9 @@ def _work_queue(call: Call, argument: Argument, value: Value) -> None:
 
 
 def _map(call: Call, argument: Argument, value: Value) -> None:
+    if isinstance(value, Pointer) and value.kind == "btf_id":
+        _struct(call, Argument(argument.kind, btf="bpf_map"), value)
+        return
     if not isinstance(value, Pointer) or value.kind != "map" or value.null:
         raise Refused("type", f"pointer in R{call.number} isn't map pointer")
     if call.given.map is not None and call.given.map is not value.what:

@@ -173,6 +173,9 @@ def verify(
     wrong = sorted([*structure.errors(program), *(shape.errors(program) if unprivileged else ())])
     if wrong:
         return Verdict("refused", tuple(_of_structure(program, each) for each in wrong), name=name)
+    if program.type is not None and program_type(program.type).name == "ext":
+        reason = "what an extension is given, and may do, the program says that it replaces a function of"
+        return Verdict("undecided", reason=reason, name=name)
     setting = _setting(program, privileged=not unprivileged, context_size=context_size)
     walk = Walk(
         program,

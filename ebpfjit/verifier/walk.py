@@ -584,6 +584,8 @@ def _referred(walk: Walk, insn: Instruction, row: Row) -> Value:
                 return known(0)
             name = program.kernel_symbols.get(insn.pc, "")
             return Pointer("btf_id", name, flags=frozenset({"trusted", "percpu", "symbol"}))
+    if program.section is not None:  # it is from an object, whose maps relocations name
+        raise Refused("type", f"fd {insn.imm} is not pointing to valid bpf_map")
     raise Undecided("a map is named by a file descriptor, which means something to who made it only")
 
 

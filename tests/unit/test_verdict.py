@@ -236,3 +236,15 @@ def test_references_that_nothing_resolves_are_not_decided() -> None:
     found = Program.from_assembly("mov r0, 0\njeq r0, 0, +2\nlddw r1, map[fd:7]\nexit", type="xdp").verify()
     assert found.status == "undecided"
     assert "nothing resolves" in found.reason
+
+
+def test_a_descriptor_that_is_in_an_object_names_no_map() -> None:
+    code = bytes.fromhex("18110000010000000000000000000000b7000000000000009500000000000000")
+    verdict = Program(code, section="socket", type="socket_filter").verify(seconds=0)
+    assert [error.message for error in verdict.errors] == ["fd 1 is not pointing to valid bpf_map"]
+    assert Program(code, type="socket_filter").verify(seconds=0).status == "undecided"
+
+
+def test_an_extension_is_judged_with_what_it_replaces() -> None:
+    program = Program(bytes.fromhex("61120400000000009500000000000000"), section="freplace/f", type="ext")
+    assert program.verify(seconds=0).status == "undecided"
