@@ -423,7 +423,9 @@ def _record(call: Call, argument: Argument, value: Value) -> None:
 
 
 class Dynptr:
-    """A dynptr on the stack: of which kind, its reference (0: none), where it starts, a number of its own."""
+    """A dynptr: of which kind, its reference (0: none), the slot of its frame where it starts (0: it is in
+    none, a function is given it), a number of its own.
+    """
 
     __slots__ = ("id", "kind", "rdonly", "ref", "slot", "words")
 

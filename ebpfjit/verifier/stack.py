@@ -14,6 +14,8 @@ SIZE = 512
 """Bytes of a frame, and of all together."""
 
 _UNSET, _WORD = "?" * 8, 8
+_GIVEN = "dynptr given"
+
 _ARRIVED = frozenset("diq")
 """Bytes that are the kernel's: no load gives them."""
 
@@ -250,15 +252,15 @@ def _aligned(pointer: Pointer, offset: int, size: int) -> None:
 
 
 def slice_of(dynptr: Any) -> str:
-    """Return what is said of memory that a dynptr gave."""
-    return f"dynptr {dynptr.id}"
+    """Return what is said of memory that a dynptr gave; those that a function is given lie in no frame."""
+    return f"dynptr {dynptr.id}" if dynptr.slot < 0 else _GIVEN
 
 
 def has_dynptr(state: State, slice: Pointer) -> bool:
     """True where the dynptr that gave some memory is still there, as it was."""
+    if _GIVEN in slice.flags:
+        return True
     for frame in state.frames:
-        if frame.callback is not None and frame.callback.helper == "bpf_user_ringbuf_drain":
-            return True  # it is not on the stack
         if any(cell.kinds[0] == "d" and slice_of(cell.value) in slice.flags for cell in frame.stack.values()):
             return True
     return False

@@ -107,3 +107,20 @@ def test_what_is_trusted_is_not_null() -> None:
     text = _TASK + "if r1 == 0 goto wrong; r0 = 0; exit; wrong:; r0 = r9; exit"
     assert "accepted" in _tagged(text, "trusted")
     assert "R9 !read_ok" in _tagged(text, "untrusted")
+
+
+def test_memory_of_a_dynptr_that_a_function_is_given() -> None:
+    w = Writer()
+    number = w.integer("int", 4, is_signed=True)
+    pointer = w.add("", Kind.PTR, 0, w.struct("bpf_dynptr", 16, ("", number, 0)))
+    main, called = w.function("main", number, number), w.function("f", number, pointer)
+    text = """
+        *(u64 *)(r10 - 8) = 1; r2 = r10; r2 += -8; r1 = map[array]; call 1; if r0 == 0 goto out
+        r1 = r0; r2 = 16; r3 = 0; r4 = r10; r4 += -24; call 197; r1 = r10; r1 += -24; call f
+        out:; r0 = 0; exit; f:; r2 = 0; r3 = 8; call 203; if r0 == 0 goto none
+        r0 = *(u64 *)(r0 + 0); none:; r0 = 0; exit
+    """
+    program = Sample.of_text("tc", text.replace("; ", "\n")).program()
+    types = TypeInfo(w.to_bytes(), ((0, main), (max(program.functions), called)))
+    verdict = replace(program, types=types).verify(seconds=0)
+    assert verdict.is_accepted, str(verdict)
