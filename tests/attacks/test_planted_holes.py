@@ -5,8 +5,6 @@ Those that it does show are in `ebpfjit.difftest.holes`.
 
 from __future__ import annotations
 
-import random
-
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.runtime.maps import hash as hashing
 from tests.attacks.children import fresh_process
@@ -52,14 +50,9 @@ def test_a_stack_that_nobody_looks_at_is_seen() -> None:
     assert fresh_process(NOBODY_LOOKS) == "SIGSEGV"
 
 
-class _NoSecrets(random.Random):
-    def getrandbits(self, k: int) -> int:
-        return 0
-
-
 def test_a_hash_without_secrets_is_seen() -> None:
     def job() -> int:
-        hashing._secrets = _NoSecrets()
+        hashing._draw = bytes  # of zeros
         return max(spread(keys) for keys in FAMILIES.values())
 
     assert run_forked(job, 60).value > 20

@@ -181,7 +181,7 @@ def stack_words(w: Writer) -> None:
         w.say(f"*({LETTERS[size]} *)(r10 {at}) = 3")
     size = w.pick(SIZES)
     offset = at + w.rng.randrange(8 // size) * size
-    w.say(f"r0 = *({LETTERS[size]} *)(r10 {w.near(offset)})")
+    w.say(f"r0 = *({LETTERS[size]} *)(r10 {w.near(offset):+d})")
     if w.chance(0.3):
         w.say("r7 = map[single][0]+0; r0 &= 31; r7 += r0; r0 = *(u8 *)(r7 + 1)")
 
