@@ -377,6 +377,15 @@ def test_a_buffer_keeps_its_place_while_a_program_runs() -> None:
     assert seen == [True, True]
 
 
+def _kept_by(job: Callable[[], None]) -> int:
+    """Return how many bytes are there behind a job that were not before; other threads' may be among them."""
+    gc.collect()
+    first = tracemalloc.get_traced_memory()[0]
+    job()
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0] - first
+
+
 def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
@@ -405,11 +414,7 @@ def test_memory_is_flat(name: str) -> None:
     assert _resident() - resident < 4 << 20
     tracemalloc.start()
     calls(500)
-    gc.collect()
-    first = tracemalloc.get_traced_memory()[0]
-    calls(2000)
-    gc.collect()
-    assert tracemalloc.get_traced_memory()[0] - first < 20_000
+    assert min(_kept_by(lambda: calls(2000)) for _ in range(3)) < 20_000  # what leaks does so each time
     tracemalloc.stop()
 
 
