@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 MOST_ERRORS = 4095
 """Results of helpers are no lower than minus that."""
 
-_UNDER_LOCK = frozenset({"bpf_spin_unlock"})
 
 _WRITERS = frozenset({"bpf_map_update_elem", "bpf_map_delete_elem", "bpf_map_push_elem", "bpf_map_pop_elem"})
 _MEMORY = frozenset({"ptr_to_mem", "ptr_to_map_key", "ptr_to_map_value", "ptr_to_dynptr"})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.state import Frame, Point, State
 from ebpfjit.verifier.values import Cell, Pointer, Poison, Scalar, Value, mark_precise
 
@@ -251,6 +252,4 @@ def _wider(old: Value, new: Value) -> Value:
         return new
     if isinstance(new, Poison) or old.number.fields() == new.number.fields():
         return new
-    from ebpfjit.verifier.numbers import DOMAIN
-
     return Scalar(DOMAIN.unknown, (new,))

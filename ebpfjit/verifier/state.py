@@ -132,10 +132,6 @@ class State:
         made.way, made.point, made.since, made.rounds = self.way, self.point, self.since, self.rounds
         return made
 
-    def values(self) -> list[tuple[list[Value], int]]:
-        """Return where values are: a list and an index for each register (spilled ones are in cells)."""
-        return [(frame.registers, n) for frame in self.frames for n in range(10)]
-
 
 class Point:
     """A state that was kept: `branches` ways from it are not walked to their end yet.

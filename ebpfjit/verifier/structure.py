@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
 
 from ebpfjit.isa.spec import Imm, Kind, Reference
@@ -138,8 +139,6 @@ def ending(program: Program) -> set[int]:
 
 def function_of(starts: list[int], pc: int) -> int:
     """Return the slot where the function starts that a slot is in."""
-    from bisect import bisect_right
-
     return starts[bisect_right(starts, pc) - 1]
 
 

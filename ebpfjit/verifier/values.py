@@ -7,7 +7,6 @@ precision marks).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
@@ -175,8 +174,3 @@ class Cell:
     def spilled(self) -> Value:
         """The register that it holds, None where it holds none."""
         return self.value if self.kinds[0] == "s" else None
-
-
-def scalars_in(values: Iterable[Any]) -> Iterable[Scalar]:
-    """Return the scalars among some values."""
-    return (value for value in values if isinstance(value, Scalar))

@@ -23,7 +23,7 @@ from ebpfjit.verifier.memory import Setting
 from ebpfjit.verifier.objects import Objects
 from ebpfjit.verifier.refusals import Decision
 from ebpfjit.verifier.state import State
-from ebpfjit.verifier.values import Pointer, Value
+from ebpfjit.verifier.values import Pointer, Value, known, unknown
 from ebpfjit.verifier.walk import Found, Stop, Walk
 
 LIMIT = 1_000_000
@@ -251,8 +251,6 @@ def _setting(program: Program, *, privileged: bool, context_size: int | None) ->
 
 
 def _arguments(setting: Setting) -> list[Value]:
-    from ebpfjit.verifier.values import known, unknown
-
     if setting.type is not None:
         return [Pointer("ctx")]
     size = setting.context_size

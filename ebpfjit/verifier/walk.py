@@ -18,6 +18,7 @@ from ebpfjit.isa.spec import FRAME_POINTER, FROM_ARENA, Kind, Row
 from ebpfjit.isa.spec import Reference as Refers
 from ebpfjit.program import Instruction, Program
 from ebpfjit.record import dataclass
+from ebpfjit.runtime.helpers.names import NAMES
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.verifier import (
     arithmetic,
@@ -32,7 +33,7 @@ from ebpfjit.verifier import (
     structure,
     unprivileged,
 )
-from ebpfjit.verifier.arguments import Given
+from ebpfjit.verifier.arguments import Dynptr, Given
 from ebpfjit.verifier.kfunc_effects import is_over
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.objects import Objects
@@ -74,6 +75,9 @@ _MOST_MISSES = 3
 
 _ROUNDS = 64
 """The same of a state at which rounds begin that are walked still."""
+
+_MOST_ERRORS = 100
+"""Errors of one program that are told."""
 
 _PATIENCE = 20_000
 """Instructions that are walked behind an error to find another one: the verdict does not change any more."""
@@ -117,14 +121,12 @@ class Walk:
         limit: int,
         is_restricted: bool = False,
         claims: bool = False,
-        most_errors: int = 100,
     ) -> None:
         self.program = program
         self.setting = setting
         self.limit = limit
         self.is_restricted = is_restricted
         self.is_sleepable = setting.is_sleepable
-        self.most_errors = most_errors
         self.caller = caller_of(program)
         self.hook = lsm_hooks.hook_of(program)
         self.found: dict[tuple[int, str], Found] = {}
@@ -234,7 +236,7 @@ class Walk:
                 state.pc, refused.kind, refused.message, refused.advice, state.way, tuple(state.registers)
             )
             self.until = min(self.limit, self.visited + _PATIENCE)
-            if len(self.found) >= self.most_errors:
+            if len(self.found) >= _MOST_ERRORS:
                 raise Stop
 
     def _ended(self, state: State) -> None:
@@ -446,13 +448,7 @@ def _comes_again(program: Program, insn: Instruction) -> bool:
         return False
     if row.kind is Kind.CALL_KFUNC:
         return kfuncs.comes_again(program, insn)
-    return row.kind is Kind.MAY_GOTO or (row.kind is Kind.CALL_HELPER and _names(insn.imm) in _CALLED_BACK)
-
-
-def _names(number: int) -> str:
-    from ebpfjit.runtime.helpers.names import NAMES
-
-    return NAMES.get(number, "")
+    return row.kind is Kind.MAY_GOTO or (row.kind is Kind.CALL_HELPER and NAMES.get(insn.imm) in _CALLED_BACK)
 
 
 def _callback(walk: Walk, state: State, name: str, given: Given) -> tuple[list[Value], tuple[int, int], bool]:
@@ -464,8 +460,6 @@ def _callback(walk: Walk, state: State, name: str, given: Given) -> tuple[list[V
         case "bpf_for_each_map_elem":
             return [None, Pointer("map", given.map), _key_of(given), _value_of(given), context], (0, 1), False
         case "bpf_user_ringbuf_drain":
-            from ebpfjit.verifier.arguments import Dynptr
-
             sample = Pointer("dynptr", Dynptr("local", 0, 0, fresh(), rdonly=False))
             return [None, sample, context], (0, 1), False
         case "bpf_rbtree_add":
