@@ -9,7 +9,10 @@ if TYPE_CHECKING:
     from ebpfjit.arguments import Helpers, Kfuncs
     from ebpfjit.elf.btf import Btf
     from ebpfjit.elf.loader import Source
+    from ebpfjit.fuzzing.predicate import Predicate
+    from ebpfjit.fuzzing.samples import Sizes
     from ebpfjit.literals import EngineName, Types
+    from ebpfjit.program import Program
     from ebpfjit.runtime.environment import Environment
 
 
@@ -52,3 +55,18 @@ class CallOptions(TypedDict, total=False):
     helpers: Helpers | None
     kfuncs: Kfuncs | None
     repeat: int
+
+
+class FuzzOptions(TypedDict, total=False):
+    """What `fuzz` takes besides a program, and `ebpf_fuzz` hands on."""
+
+    check: str | Predicate | None
+    against: Program | None
+    seconds: float | None
+    runs: int | None
+    seed: int
+    packets: Iterable[bytes]
+    limit: int
+    changes_maps: bool
+    sizes: Sizes | None
+    compare_engines: bool

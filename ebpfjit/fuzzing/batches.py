@@ -15,28 +15,8 @@ from ebpfjit.fuzzing.samples import Inputs, Sample
 
 ROWS = 1024
 ODD = (
-    0,
-    1,
-    2,
-    4,
-    5,
-    6,
-    8,
-    0x10,
-    0x11,
-    0x3A,
-    0x40,
-    0x45,
-    0x46,
-    0x4F,
-    0x7F,
-    0x80,
-    0x81,
-    0x86,
-    0xDD,
-    0xFE,
-    0xFF,
-)
+    0, 1, 2, 4, 5, 6, 8, 0x10, 0x11, 0x3A, 0x40, 0x45, 0x46, 0x4F, 0x7F, 0x80, 0x81, 0x86, 0xDD, 0xFE, 0xFF,
+)  # fmt: skip
 
 
 class Batch:
@@ -98,6 +78,11 @@ class Mutator:
         else:
             self._numpy = numpy
             self._random = numpy.random.Generator(numpy.random.SFC64(seed))
+            self._odd = numpy.array(ODD, numpy.uint8)
+            self._sizes = numpy.array([len(each) for each in constants], numpy.intp)
+            self._longest = max(map(len, constants), default=0)
+            padded = b"".join(each.ljust(self._longest, b"\0") for each in constants)
+            self._raw = numpy.frombuffer(padded, numpy.uint8).reshape(len(constants), self._longest)
 
     def batch(self, parents: Sequence[bytes], rows: int = ROWS) -> Batch:
         """Return so many changed packets, each of one of the parents."""
@@ -125,12 +110,11 @@ class Mutator:
             if kind == 0:
                 data[every, at] = draw.integers(0, 256, len(data), np.uint8)
             elif kind == 1:
-                data[every, at] = np.array(ODD, np.uint8)[draw.integers(0, len(ODD), len(data))]
+                data[every, at] = self._odd[draw.integers(0, len(ODD), len(data))]
             else:
                 data[every, at] ^= np.uint8(1) << draw.integers(0, 8, len(data), np.uint8)
         if self.constants and self.rng.random() < 0.7:
-            for row in range(self.rng.randrange(4), len(data), 4):
-                self._put(data[row], int(lengths[row]))
+            self._put(data, lengths, every[self.rng.randrange(4) :: 4])
         for start, stop in inputs.zeros:
             data[:, start:stop] = 0
         if self.rng.random() < 0.3 and width > self.least:
@@ -139,12 +123,17 @@ class Mutator:
         offsets = np.arange(len(data), dtype=np.uint64) * np.uint64(width)
         return Batch(data.reshape(-1), offsets, lengths)
 
-    def _put(self, row: Any, size: int) -> None:
-        """Write a number that the program compares with somewhere."""
-        raw = self.constants[self.rng.randrange(len(self.constants))]
-        if len(raw) <= size:
-            at = self.rng.randrange(size - len(raw) + 1)
-            row[at : at + len(raw)] = self._numpy.frombuffer(raw, self._numpy.uint8)
+    def _put(self, data: Any, lengths: Any, rows: Any) -> None:
+        """Write into each of these rows, where there is room, a number that the program compares with."""
+        np, draw = self._numpy, self._random
+        which = draw.integers(0, len(self.constants), len(rows))
+        room = lengths[rows].astype(np.intp) - self._sizes[which]
+        fits = room >= 0
+        rows, which, room = rows[fits], which[fits], room[fits]
+        at = (draw.random(len(rows)) * (room + 1)).astype(np.intp)
+        for byte in range(self._longest):
+            has = self._sizes[which] > byte
+            data[rows[has], at[has] + byte] = self._raw[which[has], byte]
 
     def _changed(self, parent: bytes) -> bytes:
         rng, data = self.rng, bytearray(parent[: self.inputs.most])

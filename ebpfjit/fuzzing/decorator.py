@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Unpack
 
 from ebpfjit.fuzzing.contexts import Fields, frozen
 from ebpfjit.fuzzing.finding import Finding, scapy_text
-from ebpfjit.fuzzing.fuzz import LIMIT, Report, fuzz
-from ebpfjit.fuzzing.predicate import Predicate
-from ebpfjit.fuzzing.samples import Inputs, Sample, Sizes
+from ebpfjit.fuzzing.fuzz import LIMIT, fuzz
+from ebpfjit.fuzzing.report import Report
+from ebpfjit.fuzzing.samples import Inputs, Sample
 from ebpfjit.fuzzing.shrink import shrunk
 from ebpfjit.fuzzing.side import Side
 from ebpfjit.program import Program
+
+if TYPE_CHECKING:
+    from ebpfjit.keywords import FuzzOptions
 
 RUNS = 100_000
 MOST_TRIES = 500
@@ -24,17 +27,7 @@ Test = Callable[..., Any]
 
 
 def ebpf_fuzz(
-    program: Program | Callable[[], Program],
-    *,
-    check: str | Predicate | None = None,
-    against: Program | None = None,
-    seconds: float | None = None,
-    runs: int | None = None,
-    seed: int = 1,
-    packets: Iterable[bytes] = (),
-    limit: int = LIMIT,
-    changes_maps: bool = True,
-    sizes: Sizes | None = None,
+    program: Program | Callable[[], Program], **options: Unpack[FuzzOptions]
 ) -> Callable[[Test], Test]:
     """Have a test called with packets that a fuzzer finds, and fail where it finds something that is wrong.
 
@@ -55,7 +48,10 @@ def ebpf_fuzz(
     Where that raises, the packet is made small, as long as it raises the same, and a note of the error has
     it.
     """
-    given = list(packets)
+    inspect.signature(fuzz).bind(program, **options)  # who wrote it is told of a wrong name at once
+    asked: FuzzOptions = {**options, "packets": [*options.get("packets", ())]}
+    if asked.get("seconds") is None and asked.get("runs") is None:
+        asked["runs"] = RUNS
 
     def decorate(test: Test) -> Test:
         wanted = [name for name in GIVEN if name in inspect.signature(test).parameters]
@@ -64,23 +60,12 @@ def ebpf_fuzz(
         def run(*args: Any, **fixtures: Any) -> None:
             __tracebackhide__ = True
             found = program if isinstance(program, Program) else program()
-            report = fuzz(
-                found,
-                check=check,
-                against=against,
-                seconds=seconds,
-                runs=RUNS if runs is None and seconds is None else runs,
-                seed=seed,
-                packets=given,
-                limit=limit,
-                changes_maps=changes_maps,
-                sizes=sizes,
-            )
+            report = fuzz(found, **asked)
             if report.interrupted:
                 raise KeyboardInterrupt
             if report.findings:
                 raise AssertionError("\n".join(_shown(each) for each in report.findings))
-            _Calls(test, wanted, found, limit, report, args, fixtures).all(sizes)
+            _Calls(test, wanted, found, asked, report, args, fixtures).all()
 
         signature = inspect.signature(test)
         rest = [each for name, each in signature.parameters.items() if name not in GIVEN]
@@ -107,22 +92,23 @@ class _Calls:
         test: Test,
         wanted: list[str],
         program: Program,
-        limit: int,
+        asked: FuzzOptions,
         report: Report,
         args: tuple[Any, ...],
         fixtures: dict[str, Any],
     ) -> None:
         self.test, self.wanted, self.report = test, wanted, report
         self.args, self.fixtures = args, fixtures
-        self.side = Side(program, limit) if RESULT in wanted else None
+        self.side = Side(program, asked.get("limit", LIMIT)) if RESULT in wanted else None
         self.program = program
+        self.sizes = asked.get("sizes")
 
-    def all(self, sizes: Sizes | None) -> None:
+    def all(self) -> None:
         __tracebackhide__ = True
         if not {PACKET, CONTEXT, RESULT} & {*self.wanted}:
             self.once(b"", ())
             return
-        least = Inputs(self.program, sizes).least
+        least = Inputs(self.program, self.sizes).least
         for packet, context in zip(self.report.kept, self.report.contexts, strict=True):
             fields = tuple((name, frozen(value)) for name, value in context.items())
             kind = self.error_of(packet, fields)

@@ -12,8 +12,9 @@ from ebpfjit.errors import EbpfError, ExecutionError
 from ebpfjit.fuzzing.batches import Batch
 from ebpfjit.fuzzing.contexts import frozen
 from ebpfjit.fuzzing.finding import plain
-from ebpfjit.fuzzing.fuzz import Fuzzer, Shown, Shows
-from ebpfjit.fuzzing.samples import Sample
+from ebpfjit.fuzzing.fuzz import Fuzzer
+from ebpfjit.fuzzing.samples import Inputs, Sample
+from ebpfjit.fuzzing.showing import Showing, Shown, Shows
 from ebpfjit.fuzzing.side import Side
 from ebpfjit.fuzzing.state import KEYED, Contents, Held
 from ebpfjit.isa.spec import Kind
@@ -177,6 +178,22 @@ def _sample(given: Seed) -> Sample:
     return Sample(bytes(given))
 
 
+class _Timed(Showing):
+    """Makes samples small as long as there is time."""
+
+    def __init__(self, side: Side, inputs: Inputs, deadline: float) -> None:
+        super().__init__(side, None, inputs)
+        self.deadline = deadline
+
+    def small(
+        self, contents: Contents, first: list[Sample], sample: Sample, shows: Shows, tries: int
+    ) -> Sample:
+        def is_still(side: Side, each: Sample) -> bool:
+            return time.thread_time() < self.deadline and shows(side, each)
+
+        return super().small(contents, first, sample, is_still, min(tries, MOST_TRIES))
+
+
 class _Finder(Fuzzer):
     """A fuzzer that looks for some faults only."""
 
@@ -196,7 +213,8 @@ class _Finder(Fuzzer):
         self.original = program
         self.wanted = dict(wanted)
         self.failing = failing
-        self.deadline, self.clock = deadline, time.thread_time
+        self.clock = time.thread_time
+        self.showing = _Timed(side, self.inputs, deadline)
         self.attempts: dict[Wanted, int] = {}
         self.witnesses: dict[Wanted, Witness] = {}
 
@@ -207,19 +225,11 @@ class _Finder(Fuzzer):
         for key, test in [*self.wanted.items()]:
             if test(fault) and self.attempts.get(key, 0) < MOST_ATTEMPTS:
                 self.attempts[key] = self.attempts.get(key, 0) + 1
-                shown = self.reproduced(batch, fault.index or 0, _shows(test))
+                shown = self.showing.reproduced(batch, fault.index or 0, _shows(test))
                 witness = None if shown is None else self.confirmed(shown, test)
                 if witness is not None:
                     self.witnesses[key] = witness
                     del self.wanted[key]
-
-    def small(
-        self, contents: Contents, first: list[Sample], sample: Sample, shows: Shows, tries: int
-    ) -> Sample:
-        def is_still(side: Side, each: Sample) -> bool:
-            return time.thread_time() < self.deadline and shows(side, each)
-
-        return super().small(contents, first, sample, is_still, min(tries, MOST_TRIES))
 
     def confirmed(self, shown: Shown, test: Callable[[ExecutionError], bool]) -> Witness | None:
         """Return what the interpreter says of it, None where it does not end so there."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from ebpfjit.fuzzing.samples import Sample
 
 MOST_TRIES = 4000
+UNITS = (8, 4, 1)
+"""What lengths in headers count: of IPv6's extensions, of IPv4's and TCP's options, bytes."""
 T = TypeVar("T")
 
 
@@ -25,6 +27,7 @@ def shrunk(
     while packet != before:  # a length that became zero lets more bytes go
         before = packet
         packet = _with_zeros(_without_bytes(packet, works, least), works)
+        packet = next(filter(works, _with_lower_lengths(packet, least)), packet)
     return packet
 
 
@@ -53,6 +56,31 @@ def _with_zeros(packet: bytes, works: Callable[[bytes], bool]) -> bytes:
                 packet = zeros
         size //= 2
     return packet
+
+
+def _with_lower_lengths(packet: bytes, least: int) -> Iterator[bytes]:
+    """Yield packets in which a number is less, and as much of the zeros behind it is gone as it may count."""
+    for at, number in enumerate(packet):
+        start, size = _longest_zeros(packet, at + 1)
+        for low in range(number & 0xF0 if number >= 0x10 else 0, number):  # IPv4 has a version in front of it
+            for unit in UNITS:
+                gone = unit * (number - low)
+                if gone <= min(size, len(packet) - least):
+                    yield packet[:at] + bytes([low]) + packet[at + 1 : start] + packet[start + gone :]
+
+
+def _longest_zeros(packet: bytes, start: int) -> tuple[int, int]:
+    """Return where the most zeros follow each other from a place on, and how many."""
+    best = at = start
+    most = 0
+    while at < len(packet):
+        stop = at
+        while stop < len(packet) and not packet[stop]:
+            stop += 1
+        if stop - at > most:
+            best, most = at, stop - at
+        at = stop + 1
+    return best, most
 
 
 def without_fields(sample: Sample, is_still: Callable[[Sample], bool]) -> Sample:

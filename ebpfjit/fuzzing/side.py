@@ -17,6 +17,7 @@ from ebpfjit.fuzzing.state import Maps
 from ebpfjit.program import Program
 from ebpfjit.runner import Result
 from ebpfjit.runtime import counters
+from ebpfjit.runtime.changed import Changed
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.sealed import inside
 
@@ -94,6 +95,15 @@ class Side:
             with self._as_whole():
                 return self.compiled(bytearray(sample.data))
         return self.run(sample).return_value
+
+    def frame_after(self, sample: Sample) -> bytes:
+        """Return the packet that a run leaves, as it is on the wire; raises as `Program.run`."""
+        if self.compiled is None or sample.fields:
+            return self.run(sample).data
+        changed = Changed()
+        with self._as_whole():
+            self.compiled.map([bytearray(sample.data)], changed=changed)
+        return bytes(changed.buffer)
 
     def _as_whole(self) -> AbstractContextManager[None]:
         """Have programs counted that are compiled when they are tail-called first."""

@@ -43,6 +43,10 @@ class _Change(IntEnum):
     FULL = 2
 
 
+_USUAL_CHANGES = (*[_Change.ASKED] * 5, *[_Change.NOTHING] * 2, _Change.FULL)
+"""Those that are made behind one of each, as often as that; filling a map takes longest."""
+
+
 class Maps:
     """The maps of a program whose contents runs may change, and that a fuzzer may: its own unless told."""
 
@@ -108,7 +112,7 @@ class Maps:
         are of all kinds, those of arrays too.
         """
         for map_ in (each for each in self.keyed if id(each) not in self.left):
-            kind = _Change(number) if number < len(_Change) else rng.choice([*_Change, _Change.ASKED])
+            kind = _Change(number) if number < len(_Change) else rng.choice(_USUAL_CHANGES)
             if kind is _Change.NOTHING:
                 map_.clear()
             elif kind is _Change.ASKED:

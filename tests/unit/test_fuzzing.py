@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from ebpfjit.fuzzing import Predicate, Report, fuzz
 from ebpfjit.fuzzing.batches import Mutator
 from ebpfjit.fuzzing.engines import Engines
 from ebpfjit.fuzzing.samples import Inputs
+from ebpfjit.fuzzing.shrink import shrunk
+from ebpfjit.fuzzing.supply import Turn
 from tests.support import warm
 
 BUGS = Path(__file__).parents[2] / "examples" / "bugs"
@@ -104,6 +107,30 @@ def test_a_loop_without_end_is_a_finding() -> None:
     text = "r0 = 0\nagain:\nr0 += 1\nif r0 != 0 goto again\nexit"
     report = fuzz(Program.from_assembly(text, type="xdp"), limit=1000, runs=200)
     assert [(each.fault, each.packet) for each in report.findings] == [("BudgetExhausted", bytes(14))]
+
+
+def test_lengths_in_headers_are_made_small_with_what_they_count() -> None:
+    def has_options(data: bytes) -> bool:  # an IPv4 header of more than 20 bytes, all there, and 4 behind it
+        return len(data) >= 19 and data[14] >> 4 == 4 and data[14] & 15 > 5 and len(data) >= end_of(data) + 4
+
+    def end_of(data: bytes) -> int:
+        return 14 + 4 * (data[14] & 15)
+
+    assert shrunk(bytes(14) + b"\x4f" + b"\7" * 80, has_options, 14) == bytes(14) + b"\x46" + bytes(27)
+
+
+def test_what_brings_nothing_new_has_its_turn_less_often() -> None:
+    turn = Turn(4, 16)
+    came = []
+    for number in range(400):
+        if turn.has_come(number):
+            came.append(number)
+            turn.brought(new=number >= 300)
+    gaps = [after - before for before, after in itertools.pairwise(came)]
+    assert gaps[:8] == [4] * 8
+    assert gaps[8:16] == [8] * 8
+    assert max(gaps) == 16
+    assert gaps[-1] == 4
 
 
 def test_without_numpy_packets_are_changed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from hypothesis import HealthCheck, find, given, settings
 
 from ebpfjit import InputError, Program, load, strategies
 from ebpfjit.difftest.frames import checksum, frame
-from ebpfjit.fuzzing import ebpf_fuzz
+from ebpfjit.fuzzing import ebpf_fuzz, fuzz
 from ebpfjit.fuzzing.values import value_bytes
+from ebpfjit.keywords import FuzzOptions
 from ebpfjit.runtime.contexts.types import TYPES
 
 pytest_plugins = ["pytester"]
@@ -93,6 +95,13 @@ def test_ebpf_fuzz_calls_a_test_with_packets_that_go_new_ways(tmp_path: Path) ->
     calls = []
     ebpf_fuzz(lambda: firewall(), runs=200)(lambda report: calls.append(report.runs))()
     assert calls == [200]
+
+
+def test_ebpf_fuzz_takes_what_fuzz_takes() -> None:
+    taken = {*inspect.signature(fuzz).parameters} - {"program", "progress"}
+    assert taken == {*FuzzOptions.__annotations__}
+    with pytest.raises(TypeError, match="chekc"):
+        ebpf_fuzz(firewall(), chekc="action != XDP_ABORTED")  # type: ignore[call-arg]
 
 
 def test_ebpf_fuzz_fails_with_a_small_packet() -> None:

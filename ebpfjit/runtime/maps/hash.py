@@ -476,7 +476,7 @@ class HashMap(FlatMap):
         A program pays for those that it does not see.
         """
         entry = 0
-        while entry < self.field("used"):
+        while entry < self._counts[USED]:
             if self.storage.memory[self.states_offset + entry]:
                 yield entry
             elif entry % ENTRIES_FOR_ONE == 0:
@@ -507,8 +507,10 @@ class HashMap(FlatMap):
 
     def clear(self) -> None:
         """Remove every key."""
-        for key in list(self._keys()):
+        for key in self._keys() if len(self) else ():
             self.delete(key)
+            if not len(self):  # the places behind were in use once
+                return
 
     def update(self, key: bytes, value: bytes, flags: int = 0) -> int:
         """Put a value in, that of the running CPU; return 0 or a negative error number."""
