@@ -7,6 +7,7 @@ from dataclasses import asdict, field
 from typing import Any
 
 from ebpfjit.fuzzing.contexts import without_metadata
+from ebpfjit.fuzzing.handlers import Handler
 from ebpfjit.fuzzing.state import Held
 from ebpfjit.record import dataclass
 
@@ -46,6 +47,8 @@ class Finding:
     frames: bool = True
     limit: int = 1_000_000
     program: str = ""
+    handlers: list[Handler] = field(default_factory=list)
+    other_handlers: list[Handler] = field(default_factory=list)
 
     @property
     def packet(self) -> bytes:
@@ -68,6 +71,8 @@ class Finding:
         said["packets"] = [each.hex() for each in self.packets]
         said["maps"] = {name: plain(items) for name, items in self.maps.items()}
         said["contexts"] = plain(self.contexts)
+        for name in ("handlers", "other_handlers"):
+            said[name] = [asdict(each) | {"code": each.code.hex()} for each in getattr(self, name)]
         return {**said, "packet": self.packet.hex(), "scapy": self.scapy}
 
     def pytest(self, object_file: str, program: str, number: int = 1, against: str = "", **how: Any) -> str:

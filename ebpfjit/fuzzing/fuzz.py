@@ -397,6 +397,8 @@ class Fuzzer:
         entries, cleared = self.showing.named(shown.contents)
         made = Finding(kind, text, data, entries, contexts if any(contexts) else [], cleared=cleared)
         made.frames, made.limit = self.inputs.frames, self.side.limit
+        made.handlers = self.side.handlers
+        made.other_handlers = [] if self.versions is None else self.versions.other.handlers
         self.report.findings.append(made)
         return made
 

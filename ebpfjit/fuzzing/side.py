@@ -11,6 +11,7 @@ from typing import Any
 from ebpfjit.engines import best_engine
 from ebpfjit.errors import ExecutionError, InputError
 from ebpfjit.fuzzing.batches import Batch
+from ebpfjit.fuzzing.handlers import handlers_of
 from ebpfjit.fuzzing.observed import state_of
 from ebpfjit.fuzzing.samples import Sample
 from ebpfjit.fuzzing.state import Maps
@@ -78,6 +79,8 @@ class Side:
                 made = self.program.compile(limit=limit, optimize=optimize, helpers=self.helpers)
                 self.compiled = made if inside(made).gate is not None else None
         maps = {id(map_): map_ for each in self.programs for map_ in each.maps}
+        self.handlers = handlers_of(self.program, maps.values())
+        """What somebody has put into its program arrays."""
         self.state = state_of(self.program, maps.values())
         """What predicates may read of its maps and variables."""
         self.all_told = True

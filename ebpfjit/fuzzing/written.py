@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 from ebpfjit.fuzzing.finding import Entries, Finding
+from ebpfjit.fuzzing.handlers import Handler
 from ebpfjit.record import dataclass
 
 
@@ -41,7 +42,9 @@ def pytest_file(findings: Sequence[Finding], origin: Origin, first: int = 1) -> 
     what = _one_line(findings[0].text) if len(findings) == 1 else f"{len(findings)} tests for {origin.file}"
     lines = [f'"""Found by a fuzzer: {what}"""']
     if origin.source is Source.OBJECT:
-        lines += ["", "from ebpfjit import load"]
+        handlers = [each for finding in findings for each in (*finding.handlers, *finding.other_handlers)]
+        names = "Program, load" if any(each.code for each in handlers) else "load"
+        lines += ["", f"from ebpfjit import {names}"]
     else:
         lines += ["", "from pathlib import Path", "", "from ebpfjit import Program"]
     if any(each.kind == "verdict" for each in findings):
@@ -68,11 +71,26 @@ def _test(finding: Finding, origin: Origin, number: int) -> Iterable[str]:
             opened = f"{holder}.program({origin.program!r})"
         yield f"    {variable} = {opened}"
     for holder in files:
+        yield from _handled(holder, finding.handlers if holder == "obj" else finding.other_handlers)
         yield from _filled(holder, origin.before)
         yield from (f"    {holder}.maps[{map_name!r}].clear()" for map_name in finding.cleared)
         yield from _filled(holder, finding.maps)
     yield from _given(finding)
     yield from _runs(finding)
+
+
+def _handled(holder: str, handlers: Iterable[Handler]) -> Iterable[str]:
+    """Yield the lines that put programs where tail calls find them."""
+    user = "program" if holder == "obj" else "old"
+    for each in handlers:
+        place = f"{holder}.maps[{each.array!r}][{each.index}]"
+        if each.is_foreign:
+            yield f"    # {_one_line(f'{place} = ...  # program {each.name!r} of another object')}"
+        elif each.code:
+            told = f"{_literal(each.code)}, name={each.name!r}, type={user}.type"
+            yield f"    {place} = Program.from_bytes({told})"
+        else:
+            yield f"    {place} = " + (f"{holder}.program({each.name!r})" if each.name else "None")
 
 
 def _filled(holder: str, entries: Entries) -> Iterable[str]:

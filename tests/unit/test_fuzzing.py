@@ -18,6 +18,7 @@ from ebpfjit.fuzzing.batches import Mutator
 from ebpfjit.fuzzing.engines import Engines
 from ebpfjit.fuzzing.samples import Inputs
 from ebpfjit.fuzzing.shrink import shrunk
+from ebpfjit.fuzzing.side import Side
 from ebpfjit.fuzzing.supply import Turn
 from tests.support import warm
 
@@ -83,6 +84,28 @@ def test_fields_of_a_context_are_in_what_a_finding_becomes(monkeypatch: pytest.M
     (test,) = [each for name, each in names.items() if name.startswith("test_")]
     with pytest.raises(MemoryFault):
         test()  # type: ignore[operator]
+
+
+def test_programs_in_arrays_are_in_what_a_finding_becomes() -> None:
+    path = BUGS / "firewall_0.o"
+    obj = load(path)
+    text = "r2 = *(u32 *)(r1 + 4)\nr0 = *(u8 *)(r2 + 0)\nexit"
+    obj.maps["handlers"][0] = Program.from_assembly(text, name="wrong", type="xdp")
+    obj.maps["handlers"][1] = None
+    obj.maps["handlers"][2] = obj.program("telnet")
+    report = fuzz(obj.program("firewall"), runs=20_000, progress=stop_at_the_first)
+    (finding,) = report.findings
+    assert [(each.index, each.name, bool(each.code)) for each in finding.handlers] == [
+        (0, "wrong", True), (2, "telnet", False), (1, "", False),
+    ]  # fmt: skip
+    names: dict[str, object] = {}
+    exec(compile(finding.pytest(str(path), "firewall"), "a test", "exec"), names)
+    (test,) = [each for name, each in names.items() if name.startswith("test_")]
+    with pytest.raises(MemoryFault, match="pc 1: "):
+        test()  # type: ignore[operator]
+    assert json.loads(json.dumps(finding.to_json()))["handlers"][0]["name"] == "wrong"
+    assert fuzz(firewall(0), runs=10).findings == []
+    assert Side(firewall(0), 1000).handlers == []  # what the object has there needs nobody
 
 
 def test_the_right_version_has_no_findings() -> None:
