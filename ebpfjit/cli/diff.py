@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ebpfjit.cli import files
-from ebpfjit.cli.fuzz import engines_of
 from ebpfjit.cli.options import (
     Btf,
+    Engines,
     FilterExpression,
     Json,
     Kconfig,
@@ -20,6 +20,7 @@ from ebpfjit.cli.options import (
     Variables,
     captured,
     check_one_of,
+    engines_of,
     in_hex,
     loading,
     one_of,
@@ -42,13 +43,7 @@ def diff(
     ] = None,
     program: ProgramName = None,
     expression: FilterExpression = None,
-    engines: Annotated[
-        str | None,
-        Option(
-            metavar="NAMES",
-            help="Of interpreter, optimized, jit, gate, tiered, kernel; interpreter,jit unless told.",
-        ),
-    ] = None,
+    engines: Engines = None,
     hex_: Annotated[
         list[str] | None, Option("--hex", metavar="HEX", help="Memory, in hex; may be repeated.")
     ] = None,

@@ -6,20 +6,23 @@ import hashlib
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ebpfjit.cli.options import captured
+from ebpfjit.cli import state
+from ebpfjit.cli.fuzz import DEFAULT_LIMIT, DEFAULT_SECONDS
+from ebpfjit.cli.options import captured, engines_of, loading, one_of
 from ebpfjit.cli.output import print_json
 from ebpfjit.cli.parameters import WrongUsage
-from ebpfjit.record import dataclass
 
 if TYPE_CHECKING:
+    from ebpfjit.cli.fuzz import Options
     from ebpfjit.elf.loader import Object
     from ebpfjit.fuzzing import Finding, Report
     from ebpfjit.fuzzing.finding import Entries
     from ebpfjit.fuzzing.written import Origin
+    from ebpfjit.keywords import FuzzOptions, LoadOptions
     from ebpfjit.program import Program
 
 MOST_COMPARED = 64
@@ -30,27 +33,6 @@ PROGRESS_SECONDS = 0.5
 SHOWN = 64
 """Bytes of an input that are shown."""
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-@dataclass(frozen=True, slots=True)
-class How:
-    """What is asked for: a predicate, another version, how long, what to start from, where findings go."""
-
-    check: str | None
-    against: Program | None
-    against_file: str
-    seconds: float | None
-    runs: int | None
-    seed: int
-    limit: int
-    sizes: tuple[int, int] | None
-    changes_maps: bool
-    engines: tuple[str, ...]
-    corpus: Path | None
-    pcap: str | None
-    tests: Path | None
-    load: Mapping[str, Any]
-    """What the object is loaded with besides."""
 
 
 def seconds_of(text: str) -> float:
@@ -80,44 +62,76 @@ def held(program: Program) -> Entries:
     return {map_.definition.name: entries for map_, entries in Maps(program).contents()}
 
 
-def run(file: str, program: Program, obj: Object | None, how: How, fresh: Entries, *, as_json: bool) -> int:
-    """Look for inputs; print findings. Return the exit status: 1 where anything was found.
-
-    `fresh` is what maps held before --map and --global.
-    """
-    from ebpfjit.difftest.engines import check_engines
+def run(asked: Options, file: str) -> int:
+    """Look for inputs of a file's program; print findings. Return the exit status, 1 where there are any."""
     from ebpfjit.fuzzing import fuzz
+
+    _check(asked)
+    told = loading(asked.btf, asked.kconfig, asked.maps)
+    program, obj = one_of(file, asked.program, told)
+    if asked.pcap is not None and not is_given_packets(program):
+        raise WrongUsage("--pcap is for programs that are given packets")
+    fresh = held(program)  # what maps hold before --map and --global
+    state.prepare(obj, file, asked.map_ or (), asked.variables or ())
+    begin = held(program)
+    engines = engines_of(asked.engines)
+    options = _options(asked, program, told, engines)
+    report = fuzz(program, progress=_Progress(), **options)
+    differences = _compared(program, report, engines, options["limit"])
+    saved = _save(report, asked.corpus)
+    if asked.tests is not None and report.findings:
+        from ebpfjit.fuzzing.written import pytest_file
+
+        before = {name: [each for each in now if each not in fresh[name]] for name, now in begin.items()}
+        origin = _origin(asked, program, obj, told, before)
+        asked.tests.write_text(pytest_file(report.findings, origin), encoding="utf-8")
+    if asked.as_json:
+        print_json(_as_json(report, differences, asked.seed))
+    else:
+        _print(report, differences, saved, asked.tests)
+    return 130 if report.interrupted else 1 if report.findings or differences else 0
+
+
+def _check(asked: Options) -> None:
+    """Raise WrongUsage for what does not go with a file, or with this one."""
+    for name in ("sources", "builds", "report", "programs"):
+        if getattr(asked, name) is not None:
+            raise WrongUsage(f"--{name} is for programs that are made, not for one of a file")
+    if asked.tests is not None and asked.file == "-":
+        raise WrongUsage("--tests needs a FILE, which the tests read")
+
+
+def _options(asked: Options, program: Program, told: LoadOptions, engines: tuple[str, ...]) -> FuzzOptions:
+    """Return what the options say to `fuzz`."""
+    from ebpfjit.difftest.engines import check_engines
     from ebpfjit.ready import ready
 
-    check_engines(how.engines, least=1)
+    seconds = seconds_of(asked.until) if asked.until is not None else asked.seconds
+    against = None
+    if asked.against is not None:
+        against, _ = one_of(asked.against, asked.program or program.name, told)
+    sizes = sizes_of(asked.size)
+    check_engines(engines, least=1)
     ready(program).refuse_missing()  # who wrote it wants to know what is wrong with it, not that inputs are
-    start = _seeds(how.corpus)
-    start += captured(how.pcap) if how.pcap is not None else []
-    begin = held(program)
-    report = fuzz(
-        program,
-        check=how.check,
-        against=how.against,
-        seconds=how.seconds,
-        runs=how.runs,
-        seed=how.seed,
-        packets=start,
-        limit=how.limit,
-        sizes=how.sizes,
-        changes_maps=how.changes_maps,
-        compare_engines=set(how.engines) >= OURS,
-        progress=_Progress(),
-    )
-    differences = _compared(program, report, how)
-    saved = _save(report, how.corpus)
-    if how.tests is not None and report.findings:
-        before = {name: [each for each in now if each not in fresh[name]] for name, now in begin.items()}
-        _write_tests(how.tests, _origin(file, program, obj, how, before), report)
-    if as_json:
-        print_json(_as_json(report, differences, how.seed))
-    else:
-        _print(report, differences, saved, how)
-    return 130 if report.interrupted else 1 if report.findings or differences else 0
+    return {
+        "check": asked.check,
+        "against": against,
+        "seconds": DEFAULT_SECONDS if seconds is None and asked.inputs is None else seconds,
+        "runs": asked.inputs,
+        "seed": asked.seed,
+        "packets": _seeds(asked.corpus) + (captured(asked.pcap) if asked.pcap is not None else []),
+        "limit": DEFAULT_LIMIT if asked.limit is None else asked.limit,
+        "changes_maps": not asked.keep_maps,
+        "sizes": sizes,
+        "compare_engines": set(engines) >= OURS,
+    }
+
+
+def is_given_packets(program: Program) -> bool:
+    """True for a program that runs on packets."""
+    from ebpfjit.runtime.contexts.types import program_type
+
+    return program.type is not None and program_type(program.type).has_packet
 
 
 def _seeds(corpus: Path | None) -> list[bytes]:
@@ -145,9 +159,11 @@ def _written(found: Iterable[bytes], corpus: Path) -> int:
     return new
 
 
-def _compared(program: Program, report: Report, how: How) -> list[tuple[bytes, str]]:
+def _compared(
+    program: Program, report: Report, engines: tuple[str, ...], limit: int
+) -> list[tuple[bytes, str]]:
     """Compare engines that the loop has not on inputs that were kept; return where they differ."""
-    if len(how.engines) < 2 or set(how.engines) == OURS:
+    if len(engines) < 2 or set(engines) == OURS:
         return []
     from dataclasses import replace
 
@@ -160,33 +176,31 @@ def _compared(program: Program, report: Report, how: How) -> list[tuple[bytes, s
     kept = [data for data, context in zip(report.kept, report.contexts, strict=True) if not context]
     case = Case(program.code, ()) if is_plain(program) else None
     for data in kept[:MOST_COMPARED]:
-        given = Input(data, how.limit)
+        given = Input(data, limit)
         if case is not None:
-            problem = examine(replace(case, inputs=(given,)), how.engines)
+            problem = examine(replace(case, inputs=(given,)), engines)
             text = "" if problem is None else problem.text
         else:
-            compared = compare_program(program, [given], how.engines)
+            compared = compare_program(program, [given], engines)
             text = "" if compared.agree else str(compared)
         if text:
             found.append((data, text))
     return found
 
 
-def _write_tests(path: Path, origin: Origin, report: Report) -> None:
-    """Write a test for each finding."""
-    from ebpfjit.fuzzing.written import pytest_file
-
-    path.write_text(pytest_file(report.findings, origin), encoding="utf-8")
-
-
-def _origin(file: str, program: Program, obj: Object | None, how: How, before: Entries) -> Origin:
+def _origin(
+    asked: Options, program: Program, obj: Object | None, told: LoadOptions, before: Entries
+) -> Origin:
     """Return where a test has the program from."""
     from ebpfjit.cli.files import FileKind, kind_of, read_bytes
     from ebpfjit.fuzzing.written import Origin, Source
 
-    kind = FileKind.OBJECT if obj is not None else kind_of(file, read_bytes(file) if file != "-" else b"")
-    name = program.name or ""
-    return Origin(file, name, how.against_file, source=Source[kind.name], load=how.load, before=before)
+    file = asked.file or ""
+    kind = FileKind.OBJECT if obj is not None else kind_of(file, read_bytes(file))
+    load = {**told, **({"btf": asked.btf} if asked.btf is not None else {})}  # a test reads the file anew
+    return Origin(
+        file, program.name or "", asked.against or "", source=Source[kind.name], load=load, before=before
+    )
 
 
 def _as_json(report: Report, differences: list[tuple[bytes, str]], seed: int) -> dict[str, Any]:
@@ -200,7 +214,7 @@ def _as_json(report: Report, differences: list[tuple[bytes, str]], seed: int) ->
     }
 
 
-def _print(report: Report, differences: list[tuple[bytes, str]], saved: int, how: How) -> None:
+def _print(report: Report, differences: list[tuple[bytes, str]], saved: int, tests: Path | None) -> None:
     for finding in report.findings:
         _print_finding(finding)
     for data, text in differences:
@@ -208,8 +222,8 @@ def _print(report: Report, differences: list[tuple[bytes, str]], saved: int, how
         print(text)
     if saved:
         print(f"{saved} inputs saved")
-    if how.tests is not None and report.findings:
-        print(f"tests written: {how.tests}")
+    if tests is not None and report.findings:
+        print(f"tests written: {tests}")
     if report.interrupted:
         print("interrupted: this is what was found so far")
     rate = report.runs / report.seconds if report.seconds else 0.0

@@ -63,7 +63,27 @@ Variables = Annotated[
     Option("--global", metavar="NAME=VALUE", help="Set a global variable; may be repeated."),
 ]
 
+Engines = Annotated[
+    str | None,
+    Option(
+        metavar="NAMES",
+        help="Of interpreter, optimized, jit, gate, tiered, kernel; interpreter,jit unless told.",
+    ),
+]
+
 NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+
+
+def engines_of(text: str | None) -> tuple[str, ...]:
+    """Return the engines of a list; those that are usual here where there is none."""
+    from ebpfjit.difftest.engines import default_engines
+
+    return default_engines() if text is None else names_of(text)
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Return the names of a list, each once."""
+    return tuple(dict.fromkeys(name for name in text.replace(",", " ").split()))
 
 
 def check_one_of(file: str | None, expression: str | None, told: bool) -> None:

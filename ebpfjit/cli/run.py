@@ -24,10 +24,10 @@ from ebpfjit.cli.options import (
     one_of,
 )
 from ebpfjit.cli.output import fail, naming, print_json
-from ebpfjit.cli.parameters import Option, WrongUsage
+from ebpfjit.cli.parameters import Option, WrongUsage, taking
 from ebpfjit.literals import EngineName, named_engine, named_type
 from ebpfjit.program import Program
-from ebpfjit.record import replace
+from ebpfjit.record import dataclass, replace
 
 if TYPE_CHECKING:
     from ebpfjit.elf.loader import Object
@@ -44,54 +44,60 @@ class Engine(StrEnum):
     KERNEL = "kernel"
 
 
-def run(
-    file: File,
-    program: ProgramName = None,
-    mem: Annotated[str | None, Option(metavar="FILE", help="The packet, as a file.")] = None,
-    hex_: Annotated[str | None, Option("--hex", metavar="HEX", help="The packet, in hex.")] = None,
+@dataclass(frozen=True)
+class Options:
+    """What `ebpfjit run` is told."""
+
+    file: File
+    program: ProgramName = None
+    mem: Annotated[str | None, Option(metavar="FILE", help="The packet, as a file.")] = None
+    hex_: Annotated[str | None, Option("--hex", metavar="HEX", help="The packet, in hex.")] = None
     pcap: Annotated[
         str | None, Option(metavar="FILE", help="Run on each packet of a capture (pcap, pcapng).")
-    ] = None,
+    ] = None
     write: Annotated[
         str | None, Option(metavar="FILE", help="With --pcap: write the packets that pass, as pcap.")
-    ] = None,
+    ] = None
     verdicts: Annotated[
         str | None,
         Option(metavar="FILE", help="With --pcap: write each verdict, as .csv, .jsonl or .parquet."),
-    ] = None,
+    ] = None
     reasons: Annotated[
         bool, Option("--reasons", help="With --pcap: show which lines decide what does not pass.")
-    ] = False,
+    ] = False
     type_: Annotated[
         str | None,
         Option("--type", metavar="TYPE", help="The program's type: xdp, tc, ..., none for plain memory."),
-    ] = None,
+    ] = None
     context: Annotated[
         list[str] | None, Option(metavar="FIELD=N", help="A field of the context; may be repeated.")
-    ] = None,
-    map_: MapContents = None,
-    variables: Variables = None,
+    ] = None
+    map_: MapContents = None
+    variables: Variables = None
     show_maps: Annotated[
         bool, Option("--show-maps", help="Show maps, variables and events after the run.")
-    ] = False,
-    engine: Annotated[
-        Engine | None, Option(help="What runs the program; the best there is unless told.")
-    ] = None,
+    ] = False
+    engine: Annotated[Engine | None, Option(help="What runs the program; the best there is unless told.")] = (
+        None
+    )
     mbuff_offsets: Annotated[
         str | None,
         Option(metavar="DATA,END", help="Where a metadata buffer holds the packet's addresses."),
-    ] = None,
-    limit: Annotated[int | None, Option(min=1, help="At most this many instructions.")] = None,
-    repeat: Annotated[int, Option(min=1, help="Run so often, on the maps as they are then.")] = 1,
-    btf: Btf = None,
-    kconfig: Kconfig = None,
-    maps: Maps = None,
+    ] = None
+    limit: Annotated[int | None, Option(min=1, help="At most this many instructions.")] = None
+    repeat: Annotated[int, Option(min=1, help="Run so often, on the maps as they are then.")] = 1
+    btf: Btf = None
+    kconfig: Kconfig = None
+    maps: Maps = None
     cache: Annotated[
         str | None,
         Option(metavar="DIR", help="Keep machine code there for the next run; $EBPFJIT_CACHE unless told."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
+    ] = None
+    as_json: Json = False
+
+
+@taking(Options)
+def run(asked: Options) -> None:
     """Run a program and print r0; on a capture, count its verdicts.
 
     A program with a type (an object file's section tells it, or --type) gets the context of its
@@ -99,70 +105,74 @@ def run(
     size in r2; with --mbuff-offsets the address and size of a metadata buffer, in which the packet's
     start and end are stored.
     """
-    if sum(given is not None for given in (mem, hex_, pcap)) > 1:
-        raise WrongUsage("--mem, --hex and --pcap exclude each other")
-    for option, given in (("--write", write), ("--verdicts", verdicts), ("--reasons", reasons or None)):
-        if given is not None and pcap is None:
-            raise WrongUsage(f"{option} goes with --pcap")
-    offsets = _offsets(mbuff_offsets)
-    fields = _fields(context)
-    data = _packet(mem, hex_)
-    if engine is Engine.KERNEL and (offsets is not None or limit is not None):
-        raise WrongUsage("the kernel takes neither --mbuff-offsets nor --limit")
-    if offsets is not None and pcap is not None:
-        raise WrongUsage("--mbuff-offsets is for single packets, not for --pcap")
-    if repeat > 1 and (offsets is not None or pcap is not None):
-        raise WrongUsage("--repeat is for single packets, without --mbuff-offsets")
-    chosen, obj = one_of(file, program, loading(btf, kconfig, maps))
-    if type_ is not None:
-        # Without a section too, it is bytecode that gets plain memory.
-        no_type = type_ == "none"
-        chosen = (
-            replace(chosen, type=None, section=None) if no_type else replace(chosen, type=named_type(type_))
-        )
-    if map_ or variables:
-        from ebpfjit.cli.state import prepare
-
-        prepare(obj, file, map_ or (), variables or ())
-    cache = cache or os.environ.get("EBPFJIT_CACHE") or None
-    single = pcap is None and repeat == 1 and offsets is None
-    with naming(file):
-        name = _engine(engine, chosen, single=single, cache=cache)
+    offsets, fields, data = _offsets(asked.mbuff_offsets), _fields(asked.context), _packet(asked)
+    _check(asked)
+    program, obj = _chosen(asked)
+    cache = asked.cache or os.environ.get("EBPFJIT_CACHE") or None
+    single = asked.pcap is None and asked.repeat == 1 and offsets is None
+    with naming(asked.file):
+        engine = _engine(asked.engine, program, single=single, cache=cache)
 
     def execute(packet: bytes | bytearray) -> Result:
-        return chosen.run(packet, engine=name, limit=limit, context=fields, repeat=repeat)
+        return program.run(packet, engine=engine, limit=asked.limit, context=fields, repeat=asked.repeat)
 
-    if pcap is not None:
-        if reasons and name != "jit":
-            raise WrongUsage(f"--reasons are told by machine code{_why_not_here(engine)}")
-        function = _compiled(chosen, limit, fields, cache, reasons=reasons) if name == "jit" else None
-        shown = obj if show_maps else None
-        _run_capture(
-            chosen, pcap, write, execute, function, verdicts,
-            reasons=reasons, as_json=as_json, shown=shown,
-        )  # fmt: skip
+    if asked.pcap is not None:
+        if asked.reasons and engine != "jit":
+            raise WrongUsage(f"--reasons are told by machine code{_why_not_here(asked.engine)}")
+        function = _compiled(asked, program, fields, cache) if engine == "jit" else None
+        _run_capture(asked, program, asked.pcap, execute, function, obj if asked.show_maps else None)
         return
-    from ebpfjit.ready import for_one_run
-
-    with naming(file), _printed(as_json) as output:
+    with naming(asked.file), _printed(asked.as_json) as output:
         if offsets is not None:
-            value = _execute(_machine(chosen, offsets, limit), data, name)
-            lines = output.getvalue().splitlines()
-            from ebpfjit.runner import Result
-
-            result = Result(value, bytes(data), output=tuple(lines))
+            result = _on_machine(program, offsets, asked.limit, data, engine, output)
         else:
-            if name == "jit" and repeat == 1:
-                for_one_run(chosen, cache)
+            if single and engine == "jit":
+                from ebpfjit.ready import for_one_run
+
+                for_one_run(program, cache)
             result = execute(data)
-            if not as_json:
+            if not asked.as_json:
                 print(*result.output, sep="\n", end="\n" if result.output else "")
-    if as_json:
-        print_json(_result_json(result, chosen) | (_state(obj) if show_maps else {}))
+    _print(asked, result, program, obj)
+
+
+def _check(asked: Options) -> None:
+    """Raise WrongUsage for options that do not go together."""
+    is_capture, has_offsets = asked.pcap is not None, asked.mbuff_offsets is not None
+    for option, given in (("write", asked.write), ("verdicts", asked.verdicts), ("reasons", asked.reasons)):
+        if given not in (None, False) and not is_capture:
+            raise WrongUsage(f"--{option} goes with --pcap")
+    if asked.engine is Engine.KERNEL and (has_offsets or asked.limit is not None):
+        raise WrongUsage("the kernel takes neither --mbuff-offsets nor --limit")
+    if has_offsets and is_capture:
+        raise WrongUsage("--mbuff-offsets is for single packets, not for --pcap")
+    if asked.repeat > 1 and (has_offsets or is_capture):
+        raise WrongUsage("--repeat is for single packets, without --mbuff-offsets")
+
+
+def _chosen(asked: Options) -> tuple[Program, Object | None]:
+    """Return the program that is meant, of the type that is said, and its object; maps are filled."""
+    told = loading(asked.btf, asked.kconfig, asked.maps)
+    program, obj = one_of(asked.file, asked.program, told)
+    if asked.type_ == "none":  # without a section too, it is bytecode that gets plain memory
+        program = replace(program, type=None, section=None)
+    elif asked.type_ is not None:
+        program = replace(program, type=named_type(asked.type_))
+    if asked.map_ or asked.variables:
+        from ebpfjit.cli.state import prepare
+
+        prepare(obj, asked.file, asked.map_ or (), asked.variables or ())
+    return program, obj
+
+
+def _print(asked: Options, result: Result, program: Program, obj: Object | None) -> None:
+    """Print what a run returned, and what it left where that is asked for."""
+    if asked.as_json:
+        print_json(_result_json(result, program) | (_state(obj) if asked.show_maps else {}))
         return
     action = f" {result.action}" if result.action else ""
     print(f"{result.return_value} ({result.return_value:#x}){action}")
-    if show_maps:
+    if asked.show_maps:
         from ebpfjit.cli.state import print_state
 
         for where, event in result.events:
@@ -171,14 +181,14 @@ def run(
 
 
 def _compiled(
-    program: Program, limit: int | None, fields: dict[str, Any], cache: str | None, *, reasons: bool
+    asked: Options, program: Program, fields: dict[str, int | list[int]], cache: str | None
 ) -> JitFunction:
     """Return the function that batches go through."""
-    if not reasons:
-        return program.compile(limit=limit, context=fields or None, cache=cache)
+    if not asked.reasons:
+        return program.compile(limit=asked.limit, context=fields or None, cache=cache)
     from ebpfjit.compiling import with_reasons
 
-    return with_reasons(program, limit=limit, context=fields or None)
+    return with_reasons(program, limit=asked.limit, context=fields or None)
 
 
 def _state(obj: Object | None) -> dict[str, Any]:
@@ -248,19 +258,17 @@ def _fields(texts: list[str] | None) -> dict[str, int | list[int]]:
 
 
 def _run_capture(
+    asked: Options,
     program: Program,
     file: str,
-    write: str | None,
     execute: Callable[[bytes], Result],
     function: JitFunction | None,
-    verdicts: str | None,
-    *,
-    reasons: bool,
-    as_json: bool,
-    shown: Any,
+    shown: Object | None,
 ) -> None:
+    """Run the program on each packet of a capture; print how often which verdict was."""
     from ebpfjit.cli import capture, state
 
+    write = asked.write
     if write is not None and program.type is None:
         raise WrongUsage("--write needs the program's type, which says what passes; give --type")
     if write is not None and os.path.exists(write) and os.path.samefile(write, file):
@@ -270,12 +278,12 @@ def _run_capture(
         file,
         write,
         execute,
-        show=not as_json,
+        show=not asked.as_json,
         function=function,
-        verdicts=verdicts,
-        reasons=reasons,
+        verdicts=asked.verdicts,
+        reasons=asked.reasons,
     )
-    if as_json:
+    if asked.as_json:
         print_json(report.as_json() | state.shown_state(shown))
     else:
         capture.print_table(report)
@@ -299,13 +307,28 @@ def _offsets(text: str | None) -> tuple[int, int] | None:
     return data, end
 
 
-def _packet(mem: str | None, text: str | None) -> bytearray:
+def _packet(asked: Options) -> bytearray:
     """Return the packet that --mem or --hex gives; empty without them."""
-    if mem is not None:
-        return bytearray(files.read_bytes(mem))
-    if text is None:
-        return bytearray()
-    return bytearray(in_hex([text])[0])
+    if sum(given is not None for given in (asked.mem, asked.hex_, asked.pcap)) > 1:
+        raise WrongUsage("--mem, --hex and --pcap exclude each other")
+    if asked.mem is not None:
+        return bytearray(files.read_bytes(asked.mem))
+    return bytearray() if asked.hex_ is None else bytearray(in_hex([asked.hex_])[0])
+
+
+def _on_machine(
+    program: Program,
+    offsets: tuple[int, int],
+    limit: int | None,
+    data: bytearray,
+    engine: EngineName,
+    output: io.StringIO,
+) -> Result:
+    """Return what a run with a metadata buffer leaves; `output` collects what helpers print."""
+    from ebpfjit.runner import Result
+
+    value = _execute(_machine(program, offsets, limit), data, engine)
+    return Result(value, bytes(data), output=tuple(output.getvalue().splitlines()))
 
 
 def _machine(program: Program, offsets: tuple[int, int], limit: int | None) -> EbpfVmFixedMbuff:
