@@ -166,7 +166,6 @@ BATCH_WORDS = (
     "stride",
     "offsets",  # arrays of integers, of these kinds; without lengths a packet goes up to the next
     "offset_kind",
-    "ahead",  # the offsets again, where packets that come soon are to be fetched, else 0
     "lengths",
     "length_kind",
     "stops",  # how often the program's calls had been stopped when the batch began

@@ -1,7 +1,7 @@
 """Batches: a native loop that runs a program over many packets, each a run of its own.
 
     batch          a C function: runs the program over the packets, one after the other
-    source_NAME    where the next packet is
+    source_NAME    a part of its loop, one of several: where the next packet is
     check_NAME     a C function: are all packets inside the buffer that they are said to be in?
 
 r13 is the batch, rbx the state of the program, r12 the block of all its runs (`runs`).
@@ -19,6 +19,7 @@ from ebpfjit.translators.x86_64.runs import (
     fill_context,
     fill_headers,
     fill_limits,
+    fill_region,
     leave,
     link_where_asked,
     make_frame,
@@ -36,7 +37,9 @@ from ebpfjit.translators.x86_64.target import BLOCK, HOST_SAVED
 
 BATCH = {name: f"[r13+{8 * index:#x}]" for index, name in enumerate(BATCH_WORDS)}
 SOURCES = ("stride", "pairs", *USUAL_PAIRS, "objects")
+ANY = "any"  # the kind of integers that is looked up in the batch
 AHEAD = 8  # packets: what a few runs take is longer than memory does
+HEADERS = 0x38  # bytes: from there on a frame's ports are in IPv6; most frames' headers are in two lines
 PACKET_COST = 32  # what a packet counts for besides its instructions
 
 
@@ -49,11 +52,9 @@ def emit_batches(cx: Emitter, layout: Layout) -> None:
     _emit_batch(cx, layout)
     _emit_keep(cx, layout)
     _emit_source_stride(cx)
-    _emit_source_pairs(cx)
-    _emit_check_pairs(cx)
-    for name, kinds in USUAL_PAIRS.items():
-        _emit_source_usual(cx, name, *kinds)
-        _emit_check_usual(cx, name, *kinds)
+    for name, kinds in {"pairs": (ANY, ANY), **USUAL_PAIRS}.items():
+        _emit_source_pairs(cx, name, *kinds)
+        _emit_check(cx, name, *kinds)
     _emit_source_objects(cx, layout)
 
 
@@ -77,25 +78,21 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     _forget_packet(cx)
     link_where_asked(cx, ".refused")
     cx.emit(f"cmp {_batch('unlocked')}, 0")
-    cx.jump("je", ".packet")
+    cx.jump("je", ".go_on")
     release_lock(cx)
 
-    cx.label(".packet", 16)
+    cx.label(".go_on")
     cx.emit(f"mov rax, {_batch('index')}")
-    cx.emit(f"cmp rax, {_batch('count')}")
-    cx.jump("jae", ".finished")
-    cx.emit(f"call {_batch('source')}")
-    cx.emit("test eax, eax")
-    cx.jump("jne", ".stopped")
+    cx.label(".packet")
+    cx.emit(f"jmp {_batch('source')}")
+
+    cx.label(".found", 16)
     cx.emit(f"mov rdx, {state_word('lane')}")
     cx.emit("test rdx, rdx")
     cx.jump("jne", ".lane")
     for region in ("packet", "argument"):
-        cx.emit(f"mov {block_word(region + '_start')}, r14")
-    cx.emit(f"cmp r15, {block_word('packet_size')}")
-    cx.jump("jne", ".resize")
-    cx.emit(f"cmp rcx, {block_word('packet_room')}")
-    cx.jump("jne", ".resize")
+        fill_region(cx, region)
+    fill_limits(cx, "batch")
     cx.label(".sized")
     start(cx, layout)
     cx.label(".ran")
@@ -112,25 +109,29 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit(f"mov rcx, {_batch('index')}")
     cx.emit(f"mov rdx, {_batch('results')}")
     cx.emit("mov qword ptr [rdx+rcx*8], rax")
-    cx.emit(f"mov rcx, {_batch('reasons')}")
+    cx.emit(f"mov rdx, {_batch('reasons')}")
     for word in (block_word("attached"), _batch("after_offsets"), block_word("tail_calls")):
-        cx.emit(f"or rcx, {word}")
-    cx.emit(f"or rcx, qword ptr {TAKEN}")
+        cx.emit(f"or rdx, {word}")
+    cx.emit(f"or rdx, qword ptr {TAKEN}")
     cx.jump("jne", ".more")
     cx.label(".next")
-    cx.emit(f"inc {_batch('index')}")
+    cx.emit("lea rax, [rcx+1]")
+    cx.emit(f"mov {_batch('index')}, rax")
     cx.emit(f"cmp {_batch('turn')}, 0")
     cx.jump("jge", ".packet")
     cx.emit("mov rax, $imm", imm=layout.slice_length, imm_sizes=(32,))
     cx.emit(f"mov {_batch('turn')}, rax")
     cx.jump("call", "turn")
     cx.emit("test eax, eax")
-    cx.jump("je", ".packet")
+    cx.jump("je", ".go_on")
     cx.emit("mov r14d, $imm", imm=RAISED, imm_sizes=(32,))
     cx.jump("jmp", ".close")
 
     cx.label(".finished")
     cx.emit("xor eax, eax")
+    cx.jump("jmp", ".stopped")
+    cx.label(".outside")
+    cx.emit(f"mov eax, {OUT_OF_BOUNDS:#x}")
     cx.label(".stopped")
     cx.emit("mov r14d, eax")
     cx.label(".close")
@@ -146,16 +147,9 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit("mov r14d, $imm", imm=RAISED, imm_sizes=(32,))
     cx.jump("jmp", ".closed")
 
-    cx.label(".resize")
-    for region in ("packet", "argument"):
-        cx.emit(f"mov {block_word(region + '_size')}, r15")
-        cx.emit(f"mov {block_word(region + '_room')}, rcx")
-    fill_limits(cx, "batch")
-    cx.jump("jmp", ".sized")
-
     cx.label(".lane")
     cx.jump("call", "place")
-    cx.jump("jb", ".lane_refused")
+    cx.jump("jb", ".outside")
     cx.emit("mov rsi, r14")
     fill_context(cx)
     cx.emit(f"mov {block_word('packet_room')}, rcx")
@@ -167,9 +161,6 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.label(".lane_sized")
     start(cx, layout, lane=True)
     cx.jump("jmp", ".ran")
-    cx.label(".lane_refused")
-    cx.emit(f"mov eax, {OUT_OF_BOUNDS:#x}")
-    cx.jump("jmp", ".stopped")
 
     cx.label(".packet_failed")
     cx.emit(f"cmp {block_word('fault_kind')}, {FAULTS.index('raised'):#x}")
@@ -197,11 +188,13 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.jump("jne", ".return_to_origin")
     cx.label(".at_origin")
     cx.emit(f"cmp qword ptr {TAKEN}, 0")
-    cx.jump("je", ".next")
+    cx.jump("je", ".released")
     take_lock(cx)
     release_views(cx)
     cx.emit(f"mov qword ptr {TAKEN}, 0")
     _give_lock_back(cx)
+    cx.label(".released")
+    cx.emit(f"mov rcx, {_batch('index')}")
     cx.jump("jmp", ".next")
 
     cx.label(".detach")
@@ -324,50 +317,109 @@ def _give_lock_back(cx: Emitter) -> None:
     cx.label(locked)
 
 
-#   sources: rax is the packet's index; r14, r15, rcx its start, size and writable size; eax 0 where
-#   there is one, else what the batch returns
+#   sources: rax is the packet's index; r14, r15, rcx are to be its start, size and writable size
+
+
+def _begin_source(cx: Emitter, name: str) -> None:
+    cx.begin(NO_PC)
+    cx.label(f"source_{name}", 16)
+    cx.emit(f"cmp rax, {_batch('count')}")
+    cx.jump("jae", ".finished")
 
 
 def _emit_source_stride(cx: Emitter) -> None:
-    cx.begin(NO_PC)
-    cx.label("source_stride", 16)
+    """Emit the source of packets of one size: what was filled for the last one stays."""
+    _begin_source(cx, "stride")
     cx.emit(f"mov r15, {_batch('stride')}")
     cx.emit("imul rax, r15")
     cx.emit(f"add rax, {_batch('base')}")
     cx.emit("mov r14, rax")
     cx.emit("mov rcx, r15")
     cx.emit(f"and rcx, {_batch('writable')}")
-    cx.emit("xor eax, eax")
-    cx.emit("ret")
+    cx.emit(f"cmp r15, {block_word('packet_size')}")
+    cx.jump("jne", ".found")
+    cx.emit(f"cmp {state_word('lane')}, 0")
+    cx.jump("jne", ".found")
+    cx.emit(f"mov {block_word('packet_start')}, r14")
+    cx.emit(f"mov {block_word('argument_start')}, r14")
+    cx.jump("jmp", ".sized")
 
 
-def _emit_place(cx: Emitter, bad: str) -> None:
-    """Emit the end of a source: the packet at offset r14, of r15 bytes, where both lie in the buffer."""
-    cx.emit(f"mov rdx, {_batch('size')}")
-    cx.emit("sub rdx, r14")
-    cx.jump("jb", bad)
-    cx.emit("cmp r15, rdx")
-    cx.jump("ja", bad)
+def _emit_source_pairs(cx: Emitter, name: str, offset: str, length: str) -> None:
+    """Emit the source of packets that two arrays of integers of these kinds name.
+
+    Without lengths a packet goes up to the next one's offset. The numbers may change while the batch runs:
+    what is used is what was checked.
+    """
+    _begin_source(cx, name)
+    cx.emit(f"mov rdi, {_batch('offsets')}")
+    if length:
+        cx.emit(f"mov rsi, {_batch('lengths')}")
+    if offset != ANY:
+        _emit_look_ahead(cx, offset)
+    _emit_find(cx, offset, length, _batch("size"), ".outside")
     cx.emit(f"add r14, {_batch('base')}")
     cx.emit("mov rcx, r15")
     cx.emit(f"and rcx, {_batch('writable')}")
-    cx.emit("xor eax, eax")
-    cx.emit("ret")
+    cx.jump("jmp", ".found")
 
 
 def _emit_look_ahead(cx: Emitter, kind: str) -> None:
     """Emit a hint that a packet some places on will be read: it is no more, wherever that is said to be."""
     none = cx.new_label("none_ahead")
-    cx.emit(f"mov rcx, {_batch('ahead')}")
-    cx.emit("test rcx, rcx")
-    cx.jump("je", none)
     cx.emit(f"lea rdx, [rax+{AHEAD:#x}]")
     cx.emit(f"cmp rdx, {_batch('count')}")
     cx.jump("jae", none)
-    cx.emit(_element(kind, "rdx", "rcx", "rdx"))
+    cx.emit(_element(kind, "rdx", "rdi", "rdx"))
     cx.emit(f"add rdx, {_batch('base')}")
     cx.emit("prefetcht0 byte ptr [rdx]")
+    cx.emit(f"prefetcht0 byte ptr [rdx+{HEADERS:#x}]")
     cx.label(none)
+
+
+def _emit_find(cx: Emitter, offset: str, length: str, size: str, bad: str) -> None:
+    """Emit: r14 and r15 are offset and size of packet rax; a jump where they are not inside of the buffer.
+
+    rdi and rsi are the arrays of offsets and lengths, of these kinds; `size` is the buffer's.
+    """
+    implied, sized = cx.new_label("implied"), cx.new_label("sized")
+    _emit_number(cx, offset, "offset", "r14", "rdi")
+    if length == ANY:
+        cx.emit("test rsi, rsi")
+        cx.jump("je", implied)
+    if length:
+        _emit_number(cx, length, "length", "r15", "rsi")
+    if length == ANY:
+        cx.jump("jmp", sized)
+        cx.label(implied)
+    if length in ("", ANY):
+        _emit_number(cx, offset, "offset", "r15", "rdi", 1)
+        cx.emit("sub r15, r14")
+    cx.label(sized)
+    cx.emit(f"mov rdx, {size}")
+    cx.emit("sub rdx, r14")
+    cx.jump("jb", bad)
+    cx.emit("cmp r15, rdx")
+    cx.jump("ja", bad)
+
+
+def _emit_number(cx: Emitter, kind: str, what: str, into: str, array: str, more: int = 0) -> None:
+    """Emit what loads element rax + `more` of an array: those below 0 become huge."""
+    if kind != ANY:
+        cx.emit(_element(kind, into, array, "rax", more))
+        return
+    loaded = cx.new_label("loaded")
+    cx.emit(f"mov rdx, {_batch(what + '_kind')}")
+    *others, last = KINDS
+    for number, each in enumerate(others):
+        other = cx.new_label(f"not_{each}")
+        cx.emit(f"cmp edx, {number:#x}")
+        cx.jump("jne", other)
+        cx.emit(_element(each, into, array, "rax", more))
+        cx.jump("jmp", loaded)
+        cx.label(other)
+    cx.emit(_element(last, into, array, "rax", more))
+    cx.label(loaded)
 
 
 def _element(kind: str, into: str, array: str, index: str, more: int = 0) -> str:
@@ -381,80 +433,17 @@ def _element(kind: str, into: str, array: str, index: str, more: int = 0) -> str
     return f"mov {_DWORDS[into]}, dword ptr {place}"
 
 
-_DWORDS = {"r14": "r14d", "r15": "r15d", "r8": "r8d", "r10": "r10d", "rdx": "edx"}
-
-
-def _emit_source_pairs(cx: Emitter) -> None:
-    """The numbers may change while the batch runs: what is used is what was checked."""
-    bad, implied, checked = ".pairs_bad", ".pairs_implied", ".pairs_check"
-    cx.begin(NO_PC)
-    cx.label("source_pairs", 16)
-    _load_integer(cx, "offset", "r14")
-    cx.emit(f"cmp {_batch('lengths')}, 0")
-    cx.jump("je", implied)
-    _load_integer(cx, "length", "r15")
-    cx.label(checked)
-    _emit_place(cx, bad)
-    cx.label(implied)
-    cx.emit("inc rax")
-    _load_integer(cx, "offset", "r15")
-    cx.emit("sub r15, r14")
-    cx.jump("jmp", checked)
-    cx.label(bad)
-    cx.emit(f"mov eax, {OUT_OF_BOUNDS:#x}")
-    cx.emit("ret")
-
-
-def _emit_source_usual(cx: Emitter, name: str, offset: str, length: str) -> None:
-    """As `source_pairs`, for arrays of kinds that are usual; without lengths a packet goes up to the next."""
-    bad = f".{name}_bad"
-    cx.begin(NO_PC)
-    cx.label(f"source_{name}", 16)
-    _emit_look_ahead(cx, offset)
-    cx.emit(f"mov rcx, {_batch('offsets')}")
-    cx.emit(_element(offset, "r14", "rcx", "rax"))
-    if length:
-        cx.emit(f"mov rdx, {_batch('lengths')}")
-        cx.emit(_element(length, "r15", "rdx", "rax"))
-    else:
-        cx.emit(_element(offset, "r15", "rcx", "rax", 1))
-        cx.emit("sub r15, r14")
-    _emit_place(cx, bad)
-    cx.label(bad)
-    cx.emit(f"mov eax, {OUT_OF_BOUNDS:#x}")
-    cx.emit("ret")
-
-
-def _load_integer(cx: Emitter, which: str, into: str) -> None:
-    """Load element rax of `offsets` or `lengths`; negative ones become huge."""
-    narrow, unsigned, loaded = (cx.new_label(part) for part in ("narrow", "unsigned", "loaded"))
-    cx.emit(f"mov rcx, {_batch(which + 's')}")
-    cx.emit(f"mov rdx, {_batch(which + '_kind')}")
-    cx.emit("test edx, edx")
-    cx.jump("jne", narrow)
-    cx.emit(f"mov {into}, qword ptr [rcx+rax*8]")
-    cx.jump("jmp", loaded)
-    cx.label(narrow)
-    cx.emit(f"cmp edx, {KINDS.index('i32'):#x}")
-    cx.jump("jne", unsigned)
-    cx.emit(f"movsxd {into}, dword ptr [rcx+rax*4]")
-    cx.jump("jmp", loaded)
-    cx.label(unsigned)
-    cx.emit(f"mov {into}d, dword ptr [rcx+rax*4]")
-    cx.label(loaded)
+_DWORDS = {"r14": "r14d", "r15": "r15d", "rdx": "edx"}
 
 
 def _emit_source_objects(cx: Emitter, layout: Layout) -> None:
     other = ".objects_other"
-    cx.begin(NO_PC)
-    cx.label("source_objects", 16)
+    _begin_source(cx, "objects")
     cx.emit(f"mov rdx, {_batch('items')}")
     cx.emit("mov rdi, qword ptr [rdx+rax*8]")
     take_bytes(cx, layout, other)
-    cx.emit("xor eax, eax")
-    cx.emit("ret")
+    cx.jump("jmp", ".found")
     cx.label(other)
-    cx.emit("sub rsp, 8")
     cx.emit("mov r15, rdi")
     take_lock(cx)
     cx.emit("mov rdi, r15")
@@ -464,72 +453,37 @@ def _emit_source_objects(cx: Emitter, layout: Layout) -> None:
     cx.emit("test eax, eax")
     cx.jump("jne", ".objects_refused")
     cx.emit(f"cmp {_batch('unlocked')}, 0")
-    cx.jump("je", ".objects_out")
+    cx.jump("je", ".found")
+    cx.emit("sub rsp, 0x10")
     cx.emit("mov qword ptr [rsp], rcx")
     release_lock(cx)
     cx.emit("mov rcx, qword ptr [rsp]")
-    cx.emit("xor eax, eax")
-    cx.jump("jmp", ".objects_out")
+    cx.emit("add rsp, 0x10")
+    cx.jump("jmp", ".found")
     cx.label(".objects_refused")
     call(cx, "PyErr_Clear")
-    cx.emit(f"mov eax, {OUT_OF_BOUNDS:#x}")
-    cx.label(".objects_out")
-    cx.emit("add rsp, 8")
-    cx.emit("ret")
+    cx.jump("jmp", ".outside")
 
 
-def _emit_check_pairs(cx: Emitter) -> None:
-    """Emit `check_pairs(batch)`: the index of the first packet that is out of bounds, or the count."""
-    cx.begin(NO_PC)
-    cx.label("check_pairs")
-    for saved in ("r13", "r14", "r15"):
-        cx.emit(f"push {saved}")
-    cx.emit("mov r13, rdi")
-    cx.emit("xor r8d, r8d")
-    cx.label(".check_next", 16)
-    cx.emit(f"cmp r8, {_batch('count')}")
-    cx.jump("jae", ".check_out")
-    cx.emit("mov rax, r8")
-    cx.jump("call", "source_pairs")
-    cx.emit("test eax, eax")
-    cx.jump("jne", ".check_out")
-    cx.emit("inc r8")
-    cx.jump("jmp", ".check_next")
-    cx.label(".check_out")
-    cx.emit("mov rax, r8")
-    for saved in ("r15", "r14", "r13"):
-        cx.emit(f"pop {saved}")
-    cx.emit("ret")
-
-
-def _emit_check_usual(cx: Emitter, name: str, offset: str, length: str) -> None:
-    """Emit `check_NAME(batch)`: the same for arrays of kinds that are usual."""
+def _emit_check(cx: Emitter, name: str, offset: str, length: str) -> None:
+    """Emit `check_NAME(batch)`: the index of the first packet that is out of bounds, or the count."""
     again, out = f".check_{name}_next", f".check_{name}_out"
-    offsets, lengths, size, count = (f"qword ptr [rdi+{8 * BATCH_WORDS.index(name):#x}]" for name in (
-        "offsets", "lengths", "size", "count",
-    ))  # fmt: skip
+    kept = ("r13", "r14", "r15")
     cx.begin(NO_PC)
     cx.label(f"check_{name}")
-    cx.emit(f"mov rcx, {offsets}")
-    cx.emit(f"mov rdx, {lengths}")
-    cx.emit(f"mov rsi, {size}")
-    cx.emit(f"mov r9, {count}")
+    for saved in kept:
+        cx.emit(f"push {saved}")
+    cx.emit("mov r13, rdi")
+    for register, word in {"rdi": "offsets", "rsi": "lengths", "r8": "size", "r9": "count"}.items():
+        cx.emit(f"mov {register}, {_batch(word)}")
     cx.emit("xor eax, eax")
     cx.label(again, 16)
     cx.emit("cmp rax, r9")
     cx.jump("jae", out)
-    cx.emit(_element(offset, "r8", "rcx", "rax"))
-    if length:
-        cx.emit(_element(length, "r10", "rdx", "rax"))
-    else:
-        cx.emit(_element(offset, "r10", "rcx", "rax", 1))
-        cx.emit("sub r10, r8")
-    cx.emit("mov r11, rsi")
-    cx.emit("sub r11, r8")
-    cx.jump("jb", out)
-    cx.emit("cmp r10, r11")
-    cx.jump("ja", out)
+    _emit_find(cx, offset, length, "r8", out)
     cx.emit("inc rax")
     cx.jump("jmp", again)
     cx.label(out)
+    for saved in reversed(kept):
+        cx.emit(f"pop {saved}")
     cx.emit("ret")
