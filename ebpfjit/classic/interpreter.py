@@ -1,4 +1,4 @@
-"""The interpreter of classic BPF: the oracle of what a program means, as Linux has it.
+"""The interpreter of classic BPF: the oracle of what a program means, as Linux has it, or libpcap.
 
 A and X are u32, 0 at first. A load that is not inside of the packet, and a division by 0, end the program
 with 0.
@@ -14,7 +14,17 @@ from typing import Any
 from ebpfjit.classic.check import check, check_given
 from ebpfjit.classic.code import Instruction, decode
 from ebpfjit.classic.payload import payload
-from ebpfjit.classic.table import CELLS, LINK, NETWORK, Form, Kind, ancillary, signed
+from ebpfjit.classic.table import (
+    CELLS,
+    LINK,
+    NETWORK,
+    Form,
+    Kind,
+    Machine,
+    ancillary,
+    check_machine,
+    signed,
+)
 from ebpfjit.errors import BudgetExhausted
 from ebpfjit.record import record
 from ebpfjit.runtime.memory import flat_view
@@ -26,11 +36,14 @@ MOST_ROUNDS = 1_000_000
 
 @record
 class Packet:
-    """What a program runs on: bytes, what ancillary loads give by name, where the network header is."""
+    """What a program runs on: bytes, what ancillary loads give by name, where the network header is; whose
+    machine runs it.
+    """
 
     data: bytes
     about: Mapping[str, int]
     network: int
+    machine: Machine = "linux"
 
 
 class _Ends(Exception):  # noqa: N818 - it ends a run, and is no error
@@ -50,9 +63,7 @@ ARITHMETIC: dict[str, Callable[[int, int], int]] = {
     "rsh": lambda a, b: a >> (b & 31),
     "neg": lambda a, b: -a,
 }
-"""What an operation gives, modulo 2**32. Shifts count modulo 32, as in Linux's eBPF; libpcap gives 0 from 32
-on.
-"""
+"""What an operation gives, modulo 2**32. Shifts count modulo 32, as in Linux's eBPF."""
 
 COMPARISONS: dict[str, Callable[[int, int], bool]] = {
     "jeq": lambda a, b: a == b,
@@ -69,20 +80,23 @@ def run(
     ancillaries: Mapping[str, int] | None = None,
     network: int = ETHERNET_HEADER,
     loops: bool = False,
+    machine: Machine = "linux",
 ) -> int:
     """Run a program on a packet (bytes from its link header on) and return what it returns: a u32.
 
     `ancillaries` are what ancillary loads give, by bpf_asm's names ("proto", "ifidx", "vlan_tci", ...:
     table.py). Those that are not there are what Linux's test runs of a frame have: "proto" its ethertype,
     "type" by its receiver, "hatype" and "ifidx" 1, "poff" where its payload begins, "rand" a random number,
-    the others 0. `network` is where the network header is.
+    the others 0. `network` is where the network header is. `machine` is whose meaning the program has:
+    "linux", or "libpcap", where a shift by 32 or more gives 0, and no load counts from a header.
 
     Raises VerifierError as `check` (`loops` is for that), DecodeError, BudgetExhausted where loops go round a
     million times, and ValueError for names that are none of those.
     """
     check(code, loops=loops)
+    check_machine(machine)
     data = flat_view(packet).tobytes()
-    return interpret(decode(code), Packet(data, check_given(ancillaries), network))
+    return interpret(decode(code), Packet(data, check_given(ancillaries), network, machine))
 
 
 def interpret(instructions: tuple[Instruction, ...], packet: Packet) -> int:
@@ -113,7 +127,8 @@ def interpret(instructions: tuple[Instruction, ...], packet: Packet) -> int:
             elif kind is Kind.ARITHMETIC:
                 if row.name in ("div", "mod") and operand == 0:
                     return 0
-                a = ARITHMETIC[row.name](a, operand) & MASK
+                is_gone = operand >= 32 and row.name in ("lsh", "rsh") and packet.machine == "libpcap"
+                a = 0 if is_gone else ARITHMETIC[row.name](a, operand) & MASK
             elif kind is Kind.JUMP:
                 pc += signed(k)
                 if signed(k) < 0:
@@ -143,8 +158,8 @@ def _loaded(packet: Packet, form: Form, size: int, k: int, x: int, cells: list[i
 
 
 def _bytes(packet: Packet, place: int, size: int) -> int:
-    """Return bytes of a packet in network order; the place is a signed number of 32 bits."""
-    offset = signed(place & MASK)
+    """Return bytes of a packet in network order; in Linux the place is a signed number of 32 bits."""
+    offset = signed(place & MASK) if packet.machine == "linux" else place
     if offset < 0:
         if offset >= NETWORK:
             offset = offset - NETWORK + packet.network

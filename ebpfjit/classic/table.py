@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from enum import Enum
 from types import MappingProxyType
+from typing import Literal, get_args
 
 from ebpfjit.record import record
 
@@ -17,6 +18,19 @@ CELLS = 16
 """Cells of M[] (BPF_MEMWORDS)."""
 MOST = 4096
 """Instructions of a program (BPF_MAXINSNS)."""
+MOST_HEADER = 4 * 0xF
+"""The longest header that 4*([k]&0xf) gives."""
+
+Machine = Literal["linux", "libpcap"]
+"""Whose meaning a program has. In libpcap's machine (bpf_filter) a shift by X of 32 or more gives 0; X plus a
+number is a place of more than 32 bits where it is so large, and none counts from a header.
+"""
+
+
+def check_machine(machine: str) -> None:
+    """Raise ValueError for a machine that is none of these."""
+    if machine not in get_args(Machine):
+        raise ValueError(f'machine is "linux" or "libpcap", not {machine!r}')
 
 
 class Form(Enum):

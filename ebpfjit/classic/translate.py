@@ -6,7 +6,8 @@ xdp            r0    r7    the same        r6: where it starts, r9: where it end
 plain memory   r0    r7    the same        r6: where it starts, r9: its length
 
 Without packet loads of eBPF's own a constant place is compared with the end once, where all ways lead past a
-comparison of a larger one.
+comparison of a larger one. A load at X looks for no header where X is known to be small, as header lengths
+are.
 """
 
 from __future__ import annotations
@@ -19,7 +20,18 @@ from ebpfjit.assembler import assemble
 from ebpfjit.classic import routines
 from ebpfjit.classic.check import check, check_given
 from ebpfjit.classic.code import Instruction, decode
-from ebpfjit.classic.table import CELLS, LINK, NETWORK, Form, Kind, ancillary, signed
+from ebpfjit.classic.table import (
+    CELLS,
+    LINK,
+    MOST_HEADER,
+    NETWORK,
+    Form,
+    Kind,
+    Machine,
+    ancillary,
+    check_machine,
+    signed,
+)
 from ebpfjit.errors import TranslationError
 from ebpfjit.literals import TypeName
 from ebpfjit.program import Program
@@ -36,9 +48,12 @@ CALLS = {"cpu": 8, "rand": 7}
 ARPHRD_ETHER = 1
 LARGEST_OFFSET = 0xFFFF
 """How far from its start Linux's verifier lets a program look into a packet (MAX_PACKET_OFF)."""
+LARGEST_PLACE = NETWORK - LINK
+"""Farther offsets from a header do not go, and no packet does."""
 FAR = 1 << 32
 NEAR = (1 << 15) - 2
 """Slots that a jump of 16 bits surely reaches over; no line here is of more than one."""
+MASK = 0xFFFFFFFF
 _LETTERS = {4: "w", 2: "h", 1: "b"}
 
 
@@ -50,6 +65,7 @@ def to_ebpf(
     starts: Literal["link", "network"] = "link",
     ancillaries: Mapping[str, int] | None = None,
     loops: bool = False,
+    machine: Machine = "linux",
 ) -> Program:
     """Return a program of classic BPF as an eBPF program of the same behaviour.
 
@@ -57,7 +73,8 @@ def to_ebpf(
     with what ancillary loads give in its context; with None plain memory: r1 where the packet starts, r2 its
     length, which is the fastest. `starts` says what the program's packets begin with: "link" (an Ethernet
     header), or "network" (IP), where a socket filter's offsets count from that. `ancillaries` are what
-    ancillary loads give, as for `run`, whatever the context has; `loops` is as for `check`.
+    ancillary loads give, as for `run`, whatever the context has; `loops` is as for `check`, `machine` as for
+    `run`: whose meaning the program has.
 
     Raises VerifierError as `check`, DecodeError, and TranslationError for ancillary loads that nothing gives
     (without a context "mark" and others that are not of the packet).
@@ -65,10 +82,11 @@ def to_ebpf(
     made: Translation
     if starts not in ("link", "network"):
         raise ValueError(f'starts is "link" or "network", not {starts!r}')
+    check_machine(machine)
     if type == "socket_filter":
-        made = OnSocketBuffer(is_link=starts == "link")
+        made = OnSocketBuffer(machine, is_link=starts == "link")
     elif type is None:
-        made = OnMemory()
+        made = OnMemory(machine)
     else:
         raise ValueError(f"a filter becomes a program of type 'socket_filter', or None, not {type!r}")
     made.given = check_given(ancillaries)
@@ -80,10 +98,13 @@ class Translation(ABC):
 
     what = ""
 
-    def __init__(self) -> None:
+    def __init__(self, machine: Machine = "linux") -> None:
+        self.is_linux = machine == "linux"
         self.lines: list[str] = []
         self.asked = 0  # how long the packet is at least, on all ways here; FAR: there is no way
         self.asked_at: dict[int, int] = {}
+        self.x_most = 0  # no X is larger, on all ways here
+        self.x_most_at: dict[int, int] = {}
         self.given: Mapping[str, int] = {}  # what ancillary loads give
         self.keeps_payload = False  # where the payload begins is looked for once, and kept
 
@@ -92,9 +113,10 @@ class Translation(ABC):
     ) -> Program:
         """Return the eBPF program of one that is checked here."""
         check(code, loops=loops)
-        for each in decode(code):  # of a packet nothing is known where a loop starts
+        for each in decode(code):  # nothing is known where a loop starts
             if each.row is not None and each.row.kind is Kind.JUMP and signed(each.k) < 0:
-                self.asked_at[each.pc + 1 + signed(each.k)] = 0
+                start = each.pc + 1 + signed(each.k)
+                self.asked_at[start], self.x_most_at[start] = 0, MASK
         self.lines += self.start()
         if sum(ancillary(each.row, each.k) == "poff" for each in decode(code) if each.row is not None) > 1:
             self.lines += [*(self.ancillary("poff") or ()), f"stxdw {routines.PAYLOAD}, r0"]
@@ -173,6 +195,8 @@ class Translation(ABC):
     def _one(self, this: Instruction) -> None:
         row = this.row
         assert row is not None  # it was checked
+        x_most = 0 if self.asked == FAR else self.x_most
+        self.x_most = max(x_most, self.x_most_at.get(this.pc, 0))
         self.asked = min(self.asked, self.asked_at.get(this.pc, FAR))
         if self.asked == FAR:  # no way leads here: Linux's verifier takes no such instructions
             return
@@ -183,6 +207,7 @@ class Translation(ABC):
                 self._load(this, "r0")
             case Kind.LOAD_INDEX:
                 self._load(this, "r7")
+                self.x_most = {Form.NUMBER: this.k, Form.HEADER: MOST_HEADER}.get(row.form, MASK)
             case Kind.STORE:
                 self.emit(f"stxw {_cell(this.k)}, {'r0' if row.name == 'st' else 'r7'}")
             case Kind.ARITHMETIC:
@@ -196,12 +221,13 @@ class Translation(ABC):
                 self.emit(*self.end(this.k if row.form is Form.NUMBER else None))
                 self.asked = FAR  # no way leads on from here
             case Kind.MOVE:
-                self.emit("mov32 r7, r0" if row.name == "tax" else "mov32 r0, r7")
+                self._move(row.name)
 
     def _branch(self, line: str, *targets: int) -> None:
-        """Emit a jump; note how long the packet is at least where it leads."""
+        """Emit a jump; note what is known where it leads."""
         for target in targets:
             self.asked_at[target] = min(self.asked_at.get(target, FAR), self.asked)
+            self.x_most_at[target] = max(self.x_most_at.get(target, 0), self.x_most)
         self.emit(line)
         self.asked = FAR
 
@@ -220,7 +246,21 @@ class Translation(ABC):
             return
         if form is Form.INDEX and name in ("div", "mod"):
             self.emit("jeq32 r7, 0, short")
+        if form is Form.INDEX and name in ("lsh", "rsh") and not self.is_linux:
+            shifts = f"shift_{len(self.lines)}"
+            self.emit(f"jlt32 r7, 32, {shifts}", "mov32 r0, 0", f"{shifts}:")
         self.emit(f"{name}32 r0, {operand}")
+
+    def _move(self, name: str) -> None:
+        if name == "tax":
+            self.emit("mov32 r7, r0")
+            self.x_most = MASK
+        else:
+            self.emit("mov32 r0, r7")
+
+    def _stays_positive(self, size: int, k: int) -> bool:
+        """True where X and a number are a place that is no header's, as 32 bits hold them: or nothing is."""
+        return not self.is_linux or self.x_most + k + size <= self.most
 
     def _load(self, this: Instruction, register: str) -> None:
         row, k = this.row, this.k
@@ -291,8 +331,8 @@ class OnSocketBuffer(Translation):
     what = "a program of type socket_filter"
     most = 0xFFFF  # no packet is larger, and Linux's verifier sees that a walk ends
 
-    def __init__(self, *, is_link: bool) -> None:
-        super().__init__()
+    def __init__(self, machine: Machine, *, is_link: bool) -> None:
+        super().__init__(machine)
         self.base, self.header = (LINK, ETHERNET_HEADER) if is_link else (0, 0)
         self.network = self.header
 
@@ -322,8 +362,8 @@ class OnSocketBuffer(Translation):
 
     def load(self, size: int, place: int, register: str) -> None:
         """Emit a packet load, which gives r0."""
-        if place >= NETWORK - LINK:
-            self.give_up()  # farther than offsets from a header go, and than any packet
+        if place >= LARGEST_PLACE or (place < 0 and not self.is_linux):
+            self.give_up()
             return
         keep, give = (["mov32 r8, r0"], ["mov32 r7, r0", "mov32 r0, r8"]) if register != "r0" else ([], [])
         at = place if place < 0 else self.base + place
@@ -331,10 +371,18 @@ class OnSocketBuffer(Translation):
 
     def load_at_x(self, size: int, k: int) -> None:
         """Emit a packet load at X: what is below 0, as of 32 bits, counts from a header already."""
+        if self._stays_positive(size, k):
+            if k >= LARGEST_PLACE:
+                self.give_up()
+                return
+            if self.x_most + k >= LARGEST_PLACE:
+                self.emit(f"jge32 r7, {LARGEST_PLACE - k}, short")
+            self.emit(f"ldind{_LETTERS[size]} r7, {self.base + k}")
+            return
         ready = f"place_{len(self.lines)}"
         self.emit(
             "mov32 r1, r7", f"add32 r1, {signed(k)}", f"jslt32 r1, 0, {ready}",
-            f"jge32 r1, {NETWORK - LINK}, short", f"add32 r1, {self.base}", f"{ready}:",
+            f"jge32 r1, {LARGEST_PLACE}, short", f"add32 r1, {self.base}", f"{ready}:",
             f"ldind{_LETTERS[size]} r1, 0",
         )  # fmt: skip
 
@@ -376,7 +424,7 @@ class OnMemory(Translation):
 
     def load(self, size: int, place: int, register: str) -> None:
         """Emit a load at a constant place, compared with the length where that is not known."""
-        if place < 0:
+        if place < 0 and self.is_linux:
             place = place - NETWORK + ETHERNET_HEADER if place >= NETWORK else place - LINK
         if place < 0 or place + size > self.most:
             self.give_up()
@@ -392,6 +440,13 @@ class OnMemory(Translation):
 
     def load_at_x(self, size: int, k: int) -> None:
         """Emit a load at X: what is below 0, as of 32 bits, counts from a header."""
+        if self._stays_positive(size, k):
+            if k + size > self.most:
+                self.give_up()
+                return
+            self.emit("mov32 r1, r7", f"add64 r1, {k}", *self.check_at(size))
+            self._swapped(size, "[r1]", "r0")
+            return
         done = f"place_{len(self.lines)}"
         self.emit(
             "mov32 r1, r7", f"add32 r1, {signed(k)}", f"jsge32 r1, 0, {done}", f"jslt32 r1, {LINK}, short",
@@ -419,7 +474,7 @@ class OnXdp(OnMemory):
     most = LARGEST_OFFSET
 
     def __init__(self, match: int, otherwise: int) -> None:
-        super().__init__()
+        super().__init__("libpcap")
         self.match, self.otherwise = match, otherwise
 
     def start(self) -> list[str]:

@@ -50,7 +50,7 @@ def compile(
         raise FilterError(f"socket filters take Ethernet frames, not packets of {linktype!r}: say type=None")
     code = pcap.compile(expression, linktype, snaplen, optimize=optimize, netmask=netmask)
     starts: Literal["link", "network"] = "network" if number in NETWORK else "link"
-    return to_ebpf(code, type, name="filter", starts=starts, loops=True)
+    return to_ebpf(code, type, name="filter", starts=starts, loops=True, machine="libpcap")
 
 
 def to_classic(

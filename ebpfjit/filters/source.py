@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from ebpfjit.classic.check import check
 from ebpfjit.classic.code import Instruction, decode
-from ebpfjit.classic.table import LINK, NETWORK, Form, Kind, ancillary, signed
+from ebpfjit.classic.table import Form, Kind, ancillary
 from ebpfjit.classic.text import disassemble
-from ebpfjit.classic.translate import ETHERNET_HEADER, LARGEST_OFFSET
+from ebpfjit.classic.translate import LARGEST_OFFSET
 from ebpfjit.errors import TranslationError
 
 _HEAD = """\
@@ -23,7 +23,7 @@ _HEAD = """\
 #include <linux/bpf.h>
 
 #define NUMBER(place, size, number) ({{ \\
-    __u32 place_ = (place); \\
+    __u64 place_ = (place); \\
     const unsigned char *at; \\
     if (place_ > {most} - (size)) goto none; \\
     asm volatile("" : "+r"(place_)); \\
@@ -114,8 +114,9 @@ def _statements(this: Instruction, match: str, otherwise: str, targets: set[int]
         case Kind.ARITHMETIC:
             if row.form is Form.INDEX and row.name in ("div", "mod"):
                 yield "if (X == 0) goto none;"
-            masked = f"({operand} & 31)" if row.name in ("lsh", "rsh") else operand
-            yield f"A = A {_SIGNS[row.name]} {masked};"
+            value = f"A {_SIGNS[row.name]} {operand}"
+            is_shift = row.form is Form.INDEX and row.name in ("lsh", "rsh")
+            yield f"A = X < 32 ? {value} : 0;" if is_shift else f"A = {value};"
         case Kind.JUMP:
             targets.add(this.pc + 1 + k)
             yield f"goto at_{this.pc + 1 + k};"
@@ -154,10 +155,7 @@ def _loaded(this: Instruction) -> str:
         case Form.LENGTH:
             return "end - data"
         case Form.INDIRECT:
-            return f"{_LOADS[row.size]}(X + {k:#x}u)"
+            return f"{_LOADS[row.size]}((__u64)X + {k:#x}u)"
         case _:
-            place = signed(k)
-            if place < 0:
-                place = place - NETWORK + ETHERNET_HEADER if place >= NETWORK else place - LINK
-            loaded = f"{_LOADS[row.size]}({place & 0xFFFFFFFF:#x}u)"
+            loaded = f"{_LOADS[row.size]}({k:#x}u)"
             return f"4 * ({loaded} & 0xf)" if row.form is Form.HEADER else loaded

@@ -501,7 +501,7 @@ def test_netlink_attributes() -> None:
 
 def test_programs_as_long_as_can_be_are_translated() -> None:
     """What one load becomes may be hundreds of instructions; jumps over all of them still reach."""
-    heads, tails = "ldx #1\njeq #0, 0, 0\njeq #7, 250, 0\n", "ret #5\nret #6"
+    heads, tails = "ldx len\njeq #0, 0, 0\njeq #7, 250, 0\n", "ret #5\nret #6"
     code = classic.assemble(heads + 2350 * "ld [x + 0]\n" + tails)
     made = classic.to_ebpf(code, None)
     assert len(made) > 1 << 15

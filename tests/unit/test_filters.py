@@ -225,6 +225,7 @@ def test_objects_of_programs_that_refer_to_something() -> None:
 
 
 C_EXPRESSIONS = (
+    "1 << ip[9] = 0 or ip[ip[8] - 66] = 8",
     "tcp port 80 and ip[2:2] % 3 != len / 7",
     "vlan 7 or ip6[40] << 1 = 2",
     "ether[ip[0] & 15] ^ 3 = 5",
@@ -271,6 +272,34 @@ def test_source_of_c_that_cannot_be() -> None:
     for name in ("a b", "\xe4", "int", "asm", "license", "__u8", "XDP_PASS", "memset"):
         with pytest.raises(ValueError, match="no name of a function in C"):
             filters.to_c("tcp", name=name)
+
+
+LIBPCAPS = ("1 << ip[9] = 0", "0xff000000 >> (ip[9] & 63) = 0x1fe00", "ip[ip[8] - 66] = 8")
+"""Where libpcap's machine and Linux's differ: shifts by 32 and more, places that end below 0."""
+
+
+def test_what_expressions_mean_is_what_libpcap_does() -> None:
+    for expression in LIBPCAPS:
+        code, expected = filters.to_classic(expression), _verdicts(expression)
+        found = {
+            f"{type_} {is_optimized}": list(made.compile(optimize=is_optimized).map(packets()))
+            for type_ in (None, "socket_filter")
+            for made in [filters.compile(expression, type=type_)]  # type: ignore[arg-type]  # a loop over Literals
+            for is_optimized in (True, False)
+        }
+        found["classic"] = [classic.run(code, packet, machine="libpcap") for packet in packets()]
+        xdp = filters.to_xdp(expression, "XDP_TX", otherwise="XDP_DROP")
+        found["xdp"] = [262_144 * (action == 3) for action in xdp.compile().map(packets())]
+        for engine, verdicts in found.items():
+            assert verdicts == expected, (expression, engine)
+        if kernel.unavailable_reason() is None:
+            some = packets()[::16]
+            actions = [xdp.run(packet, engine="kernel").action == "XDP_TX" for packet in some]
+            assert actions == list(map(bool, expected[::16])), expression
+        plain = classic.to_ebpf(code, None).compile()
+        assert list(plain.map(packets())) == [classic.run(code, packet) for packet in packets()] != expected
+    with pytest.raises(ValueError, match='machine is "linux" or "libpcap", not \'bsd\''):
+        classic.run(code, b"", machine="bsd")  # type: ignore[arg-type]  # what users may get wrong
 
 
 def test_protochain_becomes_a_loop() -> None:
