@@ -1,10 +1,12 @@
 """Verdicts of generated programs, ours against Linux's; and runs of what is accepted.
 
-    python benchmarks/verdicts.py [--count N] [--seed N] [--runs N] [--traces N] [--show SIDE] [--write]
+    python benchmarks/verdicts.py [--count N] [--seed N] [--runs N] [--traces N] [--show SIDE]
+                                  [--unprivileged] [--write]
 
 Linux is asked through bpf(2), which takes root. `--runs` are runs of each program that we accept, on the
 interpreter first and then in machine code; a fault is a hole in the verifier. `--traces` are programs
-whose registers, as the interpreter steps, are held against what the verifier claims. `--show` prints
+whose registers, as the interpreter steps, are held against what the verifier claims. `--unprivileged` asks
+both as a user without capabilities, which takes kernel.unprivileged_bpf_disabled=0. `--show` prints
 differences: "ours", "linux", "undecided". Exit status 1 where something that we accept faults, or a claim is
 wrong.
 """
@@ -21,7 +23,7 @@ from results import part, table, write
 from ebpfjit.difftest.verdicts import generate, soundness
 from ebpfjit.difftest.verdicts.claims import unclaimed
 from ebpfjit.difftest.verdicts.compare import LINUX_ONLY, OURS_ONLY, SIDES, UNDECIDED, Figures, Pair, pairs
-from ebpfjit.difftest.verdicts.linux import BATCH, Judge
+from ebpfjit.difftest.verdicts.linux import BATCH, Judge, unprivileged_reason
 from ebpfjit.difftest.verdicts.words import CLASSES
 from ebpfjit.kernel import unavailable_reason
 
@@ -49,17 +51,19 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=0)
     parser.add_argument("--traces", type=int, default=0)
     parser.add_argument("--show", choices=sorted(SHOWN), action="append", default=[])
+    parser.add_argument("--unprivileged", action="store_true")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    reason = unavailable_reason()
+    reason = unavailable_reason() or (unprivileged_reason() if options.unprivileged else None)
     if reason is not None:
         print(f"Linux is not asked: {reason}", file=sys.stderr)
         return 2
     figures, wrong, ran, traced = Figures(), [], Counter[str](), 0
-    with Judge() as judge:
+    types = generate.UNPRIVILEGED if options.unprivileged else ()
+    with Judge(unprivileged=options.unprivileged) as judge:
         for start in range(options.seed, options.seed + options.count, BATCH):
             stop = min(start + BATCH, options.seed + options.count)
-            samples = [(number, generate.sample(number)) for number in range(start, stop)]
+            samples = [(number, generate.sample(number, types)) for number in range(start, stop)]
             for pair in pairs(judge, samples):
                 figures.add(pair)
                 if any(SHOWN[each] == pair.side for each in options.show):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ebpfjit.runtime.maps.definition import MapType
@@ -35,6 +36,10 @@ class Takes(Protocol):
     @property
     def packet_access(self) -> bool:
         """True where memory may lie in the packet."""
+
+    @property
+    def reads_what_it_writes(self) -> bool:
+        """True where memory that is written to must be readable, too."""
 
 
 class _Special(dict[str, Any]):
@@ -141,12 +146,13 @@ class Call:
             raise memory.wrong_type(self.number, pointer, "fp, pkt, pkt_meta, map_key, map_value, mem")
         if pointer.null and not argument.maybe_null:
             raise memory.wrong_type(self.number, pointer, "fp, pkt, pkt_meta, map_key, map_value, mem")
-        uninit = argument.uninit and (is_fixed or self.setting.privileged)
-        memory.region(
-            self.setting, self.state, self.number, pointer, size,
-            reads=not uninit, writes=argument.write or argument.uninit,
-            packet_access=self.prototype.packet_access,
-        )  # fmt: skip
+        writes = argument.write or argument.uninit
+        for is_written in (False, True) if writes and self.prototype.reads_what_it_writes else (writes,):
+            memory.region(
+                self.setting, self.state, self.number, pointer, size,
+                reads=not (argument.uninit and is_fixed), writes=is_written,
+                packet_access=self.prototype.packet_access,
+            )  # fmt: skip
 
 
 Rule = Callable[[Call, Argument, Value], None]
@@ -189,7 +195,8 @@ def _key(call: Call, argument: Argument, value: Value) -> None:
         raise Undecided("which map it is, nobody knows", goes_on=True)
     size = map_.definition.key_size
     call.region(argument, value, size)
-    if isinstance(value, Pointer) and value.kind == "stack" and 0 < size <= 8:
+    is_known = call.setting.privileged and isinstance(value, Pointer) and value.kind == "stack"
+    if is_known and isinstance(value, Pointer) and 0 < size <= 8:
         call.given.key = stack.known_number(call.state.frames[value.what], value, size)
 
 
@@ -199,6 +206,8 @@ def _value(call: Call, argument: Argument, value: Value) -> None:
     if call.given.map.definition.type in (MapType.SOCKMAP, MapType.SOCKHASH):
         _socket(call, _SOCKET_VALUE, value)
         return
+    if call.given.map.definition.type == MapType.BLOOM_FILTER:  # it tells whether the value is in it
+        argument = replace(argument, uninit=False, write=False)
     call.region(argument, value, call.given.map.definition.value_size)
 
 

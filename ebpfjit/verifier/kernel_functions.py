@@ -192,6 +192,11 @@ class KernelFunction:
     packet_access: bool = True
 
     @property
+    def reads_what_it_writes(self) -> bool:
+        """True: what a kernel function does with memory, no type says."""
+        return True
+
+    @property
     def iterator(self) -> str:
         """The struct of its iterator: "iter_num"."""
         return self.name.removeprefix("bpf_").rpartition("_")[0]

@@ -479,7 +479,10 @@ def region(
     writes: bool,
     packet_access: bool,
 ) -> None:
-    """Let a function of the kernel read, or write, `size` bytes from a pointer on. Raises Refused."""
+    """Let a function of the kernel read `size` bytes from a pointer on, or write to them. Raises Refused.
+
+    `reads`: what is on a stack must be initialised, also where it is written to.
+    """
     kind = pointer.kind
     if kind in PACKET:
         use = contexts.packet_use(setting.type) if setting.type else contexts.PacketUse.NEVER
@@ -494,11 +497,7 @@ def region(
         frame = state.frames[pointer.what]
         stack.region(frame, number, pointer, size, reads=reads, writes=writes, privileged=setting.privileged)
     elif kind in ("map_value", "mem", "map_key"):
-        rule = _RULES[kind]
-        if reads or not writes:
-            rule(setting, state, number, pointer, 0, size, False)
-        if writes:
-            rule(setting, state, number, pointer, 0, size, True)
+        _RULES[kind](setting, state, number, pointer, 0, size, writes)
     elif kind == "arena":
         return
     elif kind == "ctx" and (setting.type is None or setting.type == "syscall"):

@@ -328,6 +328,11 @@ class Prototype:
     result_range: tuple[int, int] | None = None
     at_most: int | None = None
 
+    @property
+    def reads_what_it_writes(self) -> bool:
+        """False: each argument says whether it is read or written to."""
+        return False
+
 
 _NUMBERS = frozenset({"u64", "u32", "u16", "s32"})
 _KINDS = {

@@ -84,9 +84,8 @@ def store(
         raise Refused("leak", "attempt to corrupt spilled pointer on stack")
     if any(kind in "diq" for kind in old):
         old = _destroyed(frame, slot)
-    if isinstance(value, Pointer) or (
-        isinstance(value, Scalar) and at == 0 and _is_worth_a_spill(value, size)
-    ):
+    # Numbers of users without CAP_BPF are not remembered (check_stack_write_fixed_off).
+    if isinstance(value, Pointer) or (privileged and isinstance(value, Scalar) and at == 0):
         kept = value
         if isinstance(value, Scalar) and not isinstance(value, Poison) and size < _WORD:
             number_kept = DOMAIN.truncated(value.number, 8 * size)
@@ -108,10 +107,6 @@ def _keep_start(frame: Frame, slot: int, before: Cell | None, kinds: str) -> Non
     if isinstance(value, Scalar) and start in (1, 2, 4):
         kept = Scalar(DOMAIN.truncated(value.number, 8 * start), (value,))
         frame.stack[slot] = Cell("s" * start + kinds[start:].replace("s", "m"), kept)
-
-
-def _is_worth_a_spill(value: Scalar, size: int) -> bool:
-    return size == _WORD or size in (1, 2, 4)
 
 
 def _destroyed(frame: Frame, slot: int) -> str:
@@ -189,6 +184,9 @@ def region(
     low, high = _place(pointer, 0, size, number, "access to")
     if pointer.var is not None and not privileged:
         raise Refused("memory", f"R{number} variable offset stack access prohibited for !root")
+    allocated = _WORD * min(frame.stack, default=0)
+    if size == 0 and (low >= 0 or (low < allocated and reads and not privileged)):
+        raise Refused("memory", f"invalid access to stack R{number} off={low} size=0: nothing is there")
     if low == high:
         return
     if reads:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ebpfjit.isa.spec import Kind, Row
+from ebpfjit.isa.spec import Kind, Reference, Row
 from ebpfjit.program import Instruction, Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.contexts.types import program_type
@@ -56,7 +56,7 @@ def errors(program: Program) -> Iterator[structure.Error]:
     if len(program.slots) > MOST_INSTRUCTIONS:
         yield 0, "structure", f"{len(program.slots)} instructions: {MOST_INSTRUCTIONS} without CAP_BPF", ""
     for insn in program.instructions:
-        if insn.row is not None and insn.row.kind in _CALLS:
+        if insn.row is not None and (insn.row.kind in _CALLS or insn.row.reference is Reference.CODE):
             said = "loading/calling other bpf or kernel functions are allowed for CAP_BPF and CAP_SYS_ADMIN"
             yield insn.pc, "call", said, ""
             return

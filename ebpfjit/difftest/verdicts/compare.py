@@ -58,12 +58,12 @@ class Pair:
 
 
 def pairs(judge: Judge, samples: Sequence[tuple[int, Sample]], limit: int = LIMIT) -> Iterator[Pair]:
-    """Yield both verdicts of each program."""
+    """Yield both verdicts of each program, of the user that the judge asks as."""
     answers = judge.ask([sample for _, sample in samples])
     for (number, sample), answer in zip(samples, answers, strict=True):
         program = sample.program()
         before = time.process_time()
-        ours = program.verify(limit=limit, seconds=0)
+        ours = program.verify(limit=limit, seconds=0, unprivileged=judge.unprivileged)
         yield Pair(number, sample, answer, ours, time.process_time() - before)
 
 

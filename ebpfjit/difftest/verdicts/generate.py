@@ -7,7 +7,7 @@ one, swapped.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ebpfjit.difftest.verdicts import calls, mutate, ways
 from ebpfjit.difftest.verdicts.pieces import PIECES
@@ -49,9 +49,13 @@ MUTATED = 0.3
 """The share of programs that are changed in one place or two."""
 
 
-def text(rng: random.Random) -> tuple[str, str]:
-    """Return a type and the text of a random program of it."""
-    type_ = rng.choice(FIRST if rng.random() < FIRST_SHARE else TYPES)
+UNPRIVILEGED = ("socket_filter", "cgroup_skb")
+"""The types that users without capabilities may load, where they may load any."""
+
+
+def text(rng: random.Random, types: Sequence[str] = ()) -> tuple[str, str]:
+    """Return a type and the text of a random program of it; `types`: of one of these."""
+    type_ = rng.choice(types or (FIRST if rng.random() < FIRST_SHARE else TYPES))
     w = Writer(rng, type_, rng.choice(WRONG))
     w.say("r6 = r1")
     known = [(function, weight) for function, types, weight in PIECES.values() if type_ in types]
@@ -66,10 +70,10 @@ def text(rng: random.Random) -> tuple[str, str]:
     return type_, "\n".join([*w.lines, *w.functions, ""])
 
 
-def sample(seed: int) -> Sample:
-    """Return the random program of a seed."""
+def sample(seed: int, types: Sequence[str] = ()) -> Sample:
+    """Return the random program of a seed, of one of these types where some are given."""
     rng = random.Random(seed)
-    type_, code = text(rng)
+    type_, code = text(rng, types)
     made = Sample.of_text(type_, code, SECTIONS[type_])
     return mutate.changed(rng, made) if rng.random() < MUTATED else made
 

@@ -7,10 +7,13 @@ has its own.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.difftest.verdicts import maps
@@ -51,12 +54,40 @@ _UNKNOWN = Answer(Reason("unknown", ""))
 _LOG_KEPT, _LOG_SIZE = 1500, 1 << 18
 
 
-class Judge:
-    """Asks Linux; holds the maps that programs refer to. Raises KernelUnavailable."""
+_CAPABILITY_VERSION = 0x20080522
+"""_LINUX_CAPABILITY_VERSION_3: two words of capabilities."""
 
-    def __init__(self) -> None:
+
+_FORBIDDEN = Path("/proc/sys/kernel/unprivileged_bpf_disabled")
+
+
+def unprivileged_reason() -> str | None:
+    """Return why Linux cannot be asked as a user without capabilities, None where it can."""
+    try:
+        return None if int(_FORBIDDEN.read_text()) == 0 else f"{_FORBIDDEN} is not 0"
+    except (OSError, ValueError) as error:
+        return f"{_FORBIDDEN}: {error}"
+
+
+def drop_capabilities() -> None:
+    """Give up all capabilities of this process, for good. Raises OSError."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.capset(header, bytes(24)):
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+class Judge:
+    """Asks Linux; holds the maps that programs refer to. Raises KernelUnavailable.
+
+    `unprivileged`: it is asked as a user without any capability asks. That takes a system where such users
+    may load programs (kernel.unprivileged_bpf_disabled=0).
+    """
+
+    def __init__(self, *, unprivileged: bool = False) -> None:
         self._maps: dict[tuple[str, str], int] = {}
         self._owner = KernelMaps()
+        self.unprivileged = unprivileged
 
     def __enter__(self) -> Judge:
         return self
@@ -71,15 +102,20 @@ class Judge:
             batch = samples[start : start + BATCH]
             for sample in batch:
                 self._prepare(sample)
-            ended = run_forked(lambda batch=batch: [self._one(each) for each in batch], SECONDS)  # type: ignore[misc]
+            ended = run_forked(lambda batch=batch: self._each(batch), SECONDS)  # type: ignore[misc]
             answers += ended.value or self._singly(batch)
         return answers
 
     def _singly(self, batch: Sequence[Sample]) -> Iterator[Answer]:
         """Yield answers where one of a batch ended the process: each program in one of its own."""
         for sample in batch:
-            ended = run_forked(lambda sample=sample: self._one(sample), SECONDS)  # type: ignore[misc]
-            yield ended.value or _UNKNOWN
+            ended = run_forked(lambda sample=sample: self._each([sample]), SECONDS)  # type: ignore[misc]
+            yield ended.value[0] if ended.value else _UNKNOWN
+
+    def _each(self, batch: Sequence[Sample]) -> list[Answer]:
+        if self.unprivileged:
+            drop_capabilities()
+        return [self._one(sample) for sample in batch]
 
     def _prepare(self, sample: Sample) -> None:
         for name in sample.maps:

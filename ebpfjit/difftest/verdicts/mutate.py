@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
+from ebpfjit.bits import W32
 from ebpfjit.difftest.items import Item, put_together, take_apart, without
 from ebpfjit.difftest.verdicts.sample import Sample
 from ebpfjit.errors import EbpfError
@@ -61,7 +62,7 @@ Change = Callable[[random.Random, Instruction], Instruction | None]
 def _imm(rng: random.Random, insn: Instruction) -> Instruction | None:
     if insn.row is None or insn.row.imm not in (Imm.OPERAND, Imm.HELPER, Imm.VALUE_OFFSET):
         return None
-    return replace(insn, imm=insn.imm + rng.choice((1, -1, 1, -1, 8, -8)))
+    return replace(insn, imm=W32.signed(insn.imm + rng.choice((1, -1, 1, -1, 8, -8))))
 
 
 def _offset(rng: random.Random, insn: Instruction) -> Instruction | None:

@@ -11,7 +11,8 @@
     ...
 
 `says` are words of our message, `linux` words of its log. Where Linux's verdict is another, `linux verdict`
-says which, and `because` why. The rest is assembly text, whose maps are those of `verdicts.maps`.
+says which, and `because` why. `capabilities: none` is of a user without any. The rest is assembly text, whose
+maps are those of `verdicts.maps`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from ebpfjit.difftest.verdicts.sample import Sample
 
-_HEADER = re.compile(r"# (type|section|verdict|kind|pc|says|linux|linux verdict|because): (.*)")
+_HEADER = re.compile(r"# (type|section|capabilities|verdict|kind|pc|says|linux|linux verdict|because): (.*)")
 VERDICTS = ("accepted", "refused", "undecided")
 
 
@@ -38,6 +39,7 @@ class Expected:
     says: str = ""
     linux: str = ""
     because: str = ""
+    unprivileged: bool = False
 
 
 def read(path: Path) -> Expected:
@@ -59,4 +61,5 @@ def read(path: Path) -> Expected:
         said.get("says", ""),
         said.get("linux", ""),
         said.get("because", ""),
+        said.get("capabilities") == "none",
     )
