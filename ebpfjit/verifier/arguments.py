@@ -19,6 +19,12 @@ from ebpfjit.verifier.values import Pointer, Poison, Scalar, Value, mark_precise
 if TYPE_CHECKING:
     from ebpfjit.verifier.memory import Setting
 
+_FOLLOWED = frozenset({"trusted", "rcu"})
+"""What may be said of pointers to structs of the kernel's that helpers follow."""
+
+_READ_ONLY = frozenset({"mem", "buf"})
+"""Memory that may be for reading only, and goes only where that is asked for (MEM_RDONLY)."""
+
 SOCKET_KINDS = frozenset({"socket", "sock_common", "tcp_sock", "xdp_sock"})
 
 
@@ -92,12 +98,10 @@ def check(
     state: State,
     prototype: Takes,
     rules: Mapping[str, Rule] | None = None,
-    **special: Any,
 ) -> Given:
     """Hold r1 to r5 against what a helper takes, by rules for each kind. Raises Refused, Undecided."""
     rules = RULES if rules is None else rules
     given = Given(state.registers[1 : 1 + len(prototype.arguments)])
-    given.special.update(special)
     for place, argument in enumerate(prototype.arguments):
         value = given.values[place]
         number = place + 1
@@ -147,6 +151,9 @@ class Call:
         if pointer.null and not argument.maybe_null:
             raise memory.wrong_type(self.number, pointer, "fp, pkt, pkt_meta, map_key, map_value, mem")
         writes = argument.write or argument.uninit
+        is_readonly = pointer.kind in _READ_ONLY and "rdonly" in pointer.flags
+        if is_readonly and not argument.rdonly and not self.prototype.reads_what_it_writes:
+            raise memory.wrong_type(self.number, pointer, "memory that is not for reading only")
         for is_written in (False, True) if writes and self.prototype.reads_what_it_writes else (writes,):
             memory.region(
                 self.setting, self.state, self.number, pointer, size,
@@ -364,21 +371,10 @@ def _kptr(call: Call, argument: Argument, value: Value) -> None:
 
 
 def _owned(call: Call, value: Pointer) -> None:
-    """Hold a pointer against the place that bpf_kptr_xchg puts it into (map_kptr_match_type)."""
-    field: SpecialField = call.given.special["kptr"]
-    wanted = memory.kptr(call.setting, call.state, field)
-    is_own = isinstance(wanted.what, Own)
+    """Hold a pointer against the place that bpf_kptr_xchg puts it into."""
     if not value.ref:
         raise Refused("reference", f"R{call.number} must be referenced when passed to release function")
-    if (
-        value.what != wanted.what
-        or value.var is not None
-        or ("alloc" in value.flags) is not is_own
-        or ("percpu" in value.flags) is not (field.kind == "percpu_kptr")
-    ):
-        raise Refused(
-            "type", f"invalid kptr access, R{call.number} type=ptr_{value.what} expected={wanted.what}"
-        )
+    memory.fits_kptr(call.setting, call.state, call.given.special["kptr"], f"R{call.number}", value)
 
 
 def _socket(call: Call, argument: Argument, value: Value) -> None:
@@ -387,6 +383,7 @@ def _socket(call: Call, argument: Argument, value: Value) -> None:
     is_kernel_s = (
         argument.kind == "ptr_to_btf_id_sock_common" and isinstance(value, Pointer)
         and value.kind == "btf_id" and (argument.maybe_null or not value.null)
+        and value.flags <= {"trusted"}
     )  # fmt: skip
     if not (is_sock or is_kernel_s):
         expected = {"ptr_to_socket": "sock", "ptr_to_sock_common": "sock_common, sock, tcp_sock, xdp_sock"}
@@ -396,11 +393,15 @@ def _socket(call: Call, argument: Argument, value: Value) -> None:
 def _kernel_struct(call: Call, argument: Argument, value: Value) -> None:
     if not isinstance(value, Pointer) or value.kind not in {"btf_id", *SOCKET_KINDS} or value.null:
         raise memory.wrong_type(call.number, value, f"ptr_{argument.btf}")
-    if value.kind != "btf_id" or (value.what == argument.btf and not value.off):
+    if value.kind != "btf_id":
         return
-    types = call.setting.types
     if not argument.btf:
         _owned(call, value)
+        return
+    if value.flags - _FOLLOWED:
+        raise memory.wrong_type(call.number, value, f"ptr_{argument.btf}, trusted_ptr_, rcu_ptr_")
+    types = call.setting.types
+    if value.what == argument.btf and not value.off and value.var is None:
         return
     if types is None or value.var is not None or isinstance(value.what, Own):
         raise Undecided("the types of the kernel say whether a struct begins with another", goes_on=True)

@@ -11,12 +11,21 @@ from ebpfjit.program import Instruction
 from ebpfjit.runtime.helpers import maps as map_helpers
 from ebpfjit.runtime.helpers.table import helpers
 from ebpfjit.runtime.maps.definition import MapFlag, MapType
-from ebpfjit.verifier import arguments, arithmetic, branches, formats, stack, unprivileged
+from ebpfjit.verifier import (
+    arguments,
+    arithmetic,
+    branches,
+    formats,
+    memory,
+    operations,
+    stack,
+    unprivileged,
+)
 from ebpfjit.verifier.arguments import Dynptr, Given
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.objects import Own
 from ebpfjit.verifier.prototypes import Prototype, prototype
-from ebpfjit.verifier.refusals import Refused
+from ebpfjit.verifier.refusals import Refused, Undecided
 from ebpfjit.verifier.state import Reference, State
 from ebpfjit.verifier.values import Cell, Pointer, Poison, Scalar, Stale, Value, fresh, poison, unknown
 
@@ -28,6 +37,7 @@ MOST_ERRORS = 4095
 """Results of helpers are no lower than minus that."""
 
 
+_PERCPU = frozenset({"alloc", "percpu"})
 _WRITERS = frozenset({"bpf_map_update_elem", "bpf_map_delete_elem", "bpf_map_push_elem", "bpf_map_pop_elem"})
 _MEMORY = frozenset({"ptr_to_mem", "ptr_to_map_key", "ptr_to_map_value", "ptr_to_dynptr"})
 _OF_SOCKETS = frozenset({MapType.SOCKMAP, MapType.SOCKHASH})
@@ -89,6 +99,10 @@ def _writes_packet(takes: Prototype, given: Given) -> bool:
 def _prototype(walk: Walk, insn: Instruction) -> Prototype:
     program_type = walk.setting.type
     takes = prototype(insn.imm, program_type)
+    if takes is None and insn.pc in walk.program.weak_kfuncs:
+        name = walk.program.weak_kfuncs[insn.pc][1].name
+        if lookup.kfunc(name, walk.caller).since is not None:
+            raise Undecided(f"Linux may have {name}, engines do not: ask for its address first", goes_on=True)
     if takes is None:
         raise Refused("call", f"invalid func unknown#{insn.imm}", "the number of no helper")
     there = helpers().get(insn.imm)
@@ -104,6 +118,8 @@ def _prototype(walk: Walk, insn: Instruction) -> Prototype:
         if answer.is_known and answer.since is None and not takes.might_sleep:
             said = f"program of this type cannot use helper {takes.name}#{insn.imm}"
             raise Refused("call", said, answer.reason)
+    if not operations.has_helper(walk.program, takes.name):
+        raise Refused("call", f"program of this type cannot use helper {takes.name}#{insn.imm}")
     if not walk.setting.privileged:
         unprivileged.must_be_given(walk.setting, takes.name, insn.imm)
     if takes.gpl and walk.is_restricted:
@@ -216,10 +232,13 @@ def release(walk: Walk, state: State, reference: int, name: str) -> None:
     state.references = tuple(each for each in state.references if each.id != reference)
     why = f"{name} gave it back: nothing is to be done with it any more"
     void = Stale(why) if walk.setting.privileged else None
+    has_rcu = memory.holds_rcu(walk.setting, state)
 
     def change(value: Value) -> Value:
         if isinstance(value, Pointer) and value.ref == reference:
-            return void
+            # Memory of each processor that a map takes stays while RCU is held.
+            stays = name == "bpf_kptr_xchg" and value.flags >= _PERCPU and has_rcu
+            return value.but(ref=0, flags=value.flags | {"rcu"}) if stays else void
         return value
 
     branches.replaced(state, change)

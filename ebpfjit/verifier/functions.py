@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 
 from ebpfjit.elf.btf import NO_MEMBER, VOID, Btf, Kind, Type, essential_name
+from ebpfjit.elf.types import EXCEPTION_CALLBACK
 from ebpfjit.errors import LoadError
 from ebpfjit.isa.spec import Kind as InstructionKind
 from ebpfjit.program import Program
@@ -159,6 +160,14 @@ class Functions:
             names |= {kind.layout.name}
         return target.name in names or types.type(id).name in names
 
+    def wrong_tags(self) -> Iterator[structure.Error]:
+        """Return what is wrong with the tags of the main function (bpf_find_exception_callback_insn_off)."""
+        types, main = self._types, self._ids.get(0)
+        if types is not None and main is not None:
+            named = {rest for tag, rest in types.tags(EXCEPTION_CALLBACK) if tag.target == main}
+            if len(named) > 1:
+                yield 0, "structure", "multiple exception callback tags for main subprog", ""
+
     def wrong_endings(self) -> Iterator[structure.Error]:
         """Return the functions that an instruction may end, but which return no number (check_btf_func)."""
         types, starts = self._types, sorted(self.program.functions)
@@ -186,7 +195,7 @@ class Functions:
         """The functions that move packets, or call one that does."""
         return self._that_call(
             lambda takes: (
-                isinstance(takes, Prototype) and (takes.moves_packet or takes.name == "bpf_tail_call")
+                takes.moves_packet or (isinstance(takes, Prototype) and takes.name == "bpf_tail_call")
             )
         )
 

@@ -1,4 +1,4 @@
-"""What Linux's kernel functions take and give: a row for each that the library has (BTF_ID_FLAGS, 6.18).
+"""What Linux's kernel functions take and give: a row for each that is known (BTF_ID_FLAGS, 6.18).
 
     task_acquire   *task_struct -> *task_struct?   acquired rcu      name, arguments, result, what else is so
 
@@ -21,7 +21,8 @@ Results are `int`, `void`, `mem[4]`, `*struct`, or one of `list_node`, `rb_node`
 
     acquired   the result is to be given back
     release    the first argument is given back
-    trusted    structs must be referenced or trusted;  rcu: or protected by RCU
+    trusted    structs must be referenced or trusted;  rcu: or protected by RCU;  plain: or loaded from others
+    moves      pointers into the packet are void afterwards
     protected  RCU must be held
     sleep      for programs that may sleep
     new next destroy     what it does to an iterator
@@ -148,6 +149,66 @@ xdp_metadata_rx_hash        ctx mem[4] mem[4]                  -> int           
 xdp_metadata_rx_vlan_tag    ctx mem[2] mem[2]                  -> int                   trusted
 """
 
+_KERNELS = """
+bpf_copy_from_user_dynptr,bpf_copy_from_user_str_dynptr dynptr int int ign -> int               sleep plain
+bpf_copy_from_user_str      mem size ign int                   -> int                   sleep plain
+bpf_copy_from_user_task_dynptr dynptr int int ign *task_struct -> int                   sleep trusted
+bpf_copy_from_user_task_str_dynptr dynptr int int ign *task_struct -> int               sleep trusted
+bpf_copy_from_user_task_str mem size ign *task_struct int      -> int                   sleep plain
+bpf_probe_read_user_dynptr,bpf_probe_read_user_str_dynptr dynptr int int ign -> int
+bpf_probe_read_kernel_dynptr,bpf_probe_read_kernel_str_dynptr dynptr int int ign -> int
+
+bpf_send_signal_task        *task_struct int int int           -> int                   trusted
+bpf_task_under_cgroup       *task_struct *cgroup               -> int                   rcu
+bpf_cgroup_read_xattr       *cgroup str dynptr                 -> int                   rcu
+css_rstat_updated           *cgroup_subsys_state int           -> void                  plain
+css_rstat_flush             *cgroup_subsys_state               -> void                  sleep plain
+bpf_get_file_xattr          *file str dynptr                   -> int                   sleep trusted
+bpf_get_dentry_xattr        *dentry str dynptr                 -> int                   sleep trusted
+bpf_set_dentry_xattr        *dentry str dynptr int             -> int                   sleep trusted
+bpf_remove_dentry_xattr     *dentry str                        -> int                   sleep trusted
+bpf_get_fsverity_digest     *file dynptr                       -> int                   sleep trusted
+bpf_verify_pkcs7_signature  dynptr dynptr *bpf_key             -> int                   sleep plain
+
+bpf_crypto_ctx_create       mem size mem[4]                    -> *bpf_crypto_ctx?      acquired sleep
+bpf_crypto_ctx_acquire      *bpf_crypto_ctx                    -> *bpf_crypto_ctx?      acquired rcu
+bpf_crypto_ctx_release      *bpf_crypto_ctx                    -> void                  release
+bpf_crypto_encrypt,bpf_crypto_decrypt *bpf_crypto_ctx dynptr dynptr dynptr? -> int      rcu
+
+bpf_xdp_ct_alloc,bpf_skb_ct_alloc ctx mem size mem size        -> *nf_conn___init?      acquired
+bpf_xdp_ct_lookup,bpf_skb_ct_lookup ctx mem size mem size      -> *nf_conn?             acquired trusted
+bpf_ct_insert_entry         *nf_conn___init                    -> *nf_conn?             acquired release
+bpf_ct_release              *nf_conn                           -> void                  release
+bpf_ct_set_timeout,bpf_ct_set_status *nf_conn___init int       -> int                   trusted
+bpf_ct_change_timeout,bpf_ct_change_status *nf_conn int        -> int                   trusted
+bpf_ct_set_nat_info         *nf_conn___init mem[16] int int    -> int                   trusted
+
+bpf_skb_get_xfrm_info,bpf_skb_set_xfrm_info ctx mem[8]         -> int
+bpf_skb_get_fou_encap       ctx mem[4]                         -> int
+bpf_skb_set_fou_encap       ctx mem[4] int                     -> int
+bpf_sk_assign_tcp_reqsk     ctx *sock mem size                 -> int                   trusted
+bpf_sock_addr_set_sun_path  *bpf_sock_addr_kern mem size       -> int                   plain
+bpf_sock_destroy            *sock_common                       -> int                   trusted
+bpf_sock_ops_enable_tx_tstamp *bpf_sock_ops_kern int           -> int                   trusted
+bpf_xdp_pull_data           ctx int                            -> int                   moves
+
+bpf_session_is_return                                          -> int
+bpf_session_cookie                                             -> mem[8]
+
+tcp_reno_ssthresh,tcp_reno_undo_cwnd *sock                     -> int                   plain
+tcp_reno_cong_avoid         *sock int int                      -> void                  plain
+tcp_slow_start              *tcp_sock int                      -> int                   plain
+tcp_cong_avoid_ai           *tcp_sock int int                  -> void                  plain
+cubictcp_init,bbr_init,dctcp_init *sock                        -> void                  plain
+cubictcp_recalc_ssthresh,bbr_undo_cwnd,bbr_ssthresh,bbr_min_tso_segs,bbr_sndbuf_expand *sock -> int plain
+dctcp_ssthresh,dctcp_cwnd_undo *sock                           -> int                   plain
+cubictcp_cong_avoid,bbr_main *sock int int                     -> void                  plain
+cubictcp_state,cubictcp_cwnd_event,bbr_cwnd_event,bbr_set_state *sock int -> void       plain
+dctcp_update_alpha,dctcp_cwnd_event,dctcp_state *sock int      -> void                  plain
+cubictcp_acked              *sock *ack_sample                  -> void                  plain
+"""
+"""The same of functions that only a kernel has: verdicts know them, engines do not. Names are whole."""
+
 OLDER = frozenset({"cgroup_rstat_updated", "cgroup_rstat_flush"})
 """Functions of older releases, which have no row."""
 
@@ -162,9 +223,13 @@ _KINDS = {
     "buffer": "buffer",
     "size": "const_size_or_zero",
     "dynptr": "dynptr",
+    "str": "ptr_to_const_str",
     "*": "struct",
 }
 """What is another word for helpers, or for Python."""
+
+
+_NEEDS = frozenset({"trusted", "rcu", "plain"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +238,9 @@ class KernelFunction:
 
     `returns` is a word of the table ("*": the struct `returns_btf`), `returns_size` the bytes of memory.
     `acquires`: the result is to be given back; `releases`: the first argument is. `needs` says what structs
-    must be: "trusted", "rcu", or "" where a function has rules of its own. `protected`: RCU must be held.
-    `iterates` is "new", "next", "destroy", or "" for what is no iterator's.
+    must be: "trusted", "rcu", "plain", or "" where a function has rules of its own. `protected`: RCU must
+    be held. `moves_packet`: pointers into the packet are void afterwards. `iterates` is "new", "next",
+    "destroy", or "" for what is no iterator's.
     """
 
     name: str
@@ -189,6 +255,7 @@ class KernelFunction:
     protected: bool = False
     might_sleep: bool = False
     iterates: str = ""
+    moves_packet: bool = False
     packet_access: bool = True
 
     @property
@@ -232,9 +299,10 @@ def _function(name: str, arguments: str, rest: str) -> KernelFunction:
         returns_size=size,
         acquires="acquired" in said,
         releases=releases,
-        needs="trusted" if said & {"trusted", "release"} else "rcu" if "rcu" in said else "",
+        needs="trusted" if "release" in said else next(iter(said & _NEEDS), ""),
         protected="protected" in said,
         might_sleep="sleep" in said,
+        moves_packet="moves" in said,
         iterates=next(iter(said & {"new", "next", "destroy"}), ""),
     )
 
@@ -243,8 +311,10 @@ def _function(name: str, arguments: str, rest: str) -> KernelFunction:
 def kernel_functions() -> Mapping[str, KernelFunction]:
     """Return what each kernel function takes and gives, by name."""
     found: dict[str, KernelFunction] = {}
-    for row in filter(None, _TABLE.splitlines()):
-        left, _, rest = row.partition("->")
-        names, _, arguments = left.partition(" ")
-        found |= {f"bpf_{name}": _function(f"bpf_{name}", arguments, rest) for name in names.split(",")}
+    for prefix, rows in (("bpf_", _TABLE), ("", _KERNELS)):
+        for row in filter(None, rows.splitlines()):
+            left, _, rest = row.partition("->")
+            names, _, arguments = left.partition(" ")
+            for name in names.split(","):
+                found[prefix + name] = _function(prefix + name, arguments, rest)
     return found

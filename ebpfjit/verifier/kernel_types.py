@@ -23,7 +23,7 @@ from ebpfjit.elf.operations import member_of, structs_of
 from ebpfjit.errors import LoadError
 from ebpfjit.program import Program
 from ebpfjit.runtime.attach import attachment
-from ebpfjit.verifier import traced
+from ebpfjit.verifier import operations, traced
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.refusals import Refused, Undecided
 from ebpfjit.verifier.values import Pointer, Scalar, Value, fresh, unknown
@@ -34,7 +34,7 @@ _TRUSTED = frozenset({"trusted"})
 _DEEPEST = 16
 """Structs in structs."""
 
-_STAY_TRUSTED: Mapping[str, frozenset[str]] = {
+_TRUSTED_MEMBERS: Mapping[str, frozenset[str]] = {
     "bpf_iter_meta": frozenset({"seq"}),
     "bpf_iter__task": frozenset({"meta", "task"}),
     "linux_binprm": frozenset({"file"}),
@@ -42,9 +42,26 @@ _STAY_TRUSTED: Mapping[str, frozenset[str]] = {
 }
 _TRUSTED_OR_NULL: Mapping[str, frozenset[str]] = {
     "socket": frozenset({"sk"}),
-    "vm_area_struct": frozenset({"vm_mm", "vm_file"}),
     "dentry": frozenset({"d_inode"}),
 }
+_RCU_MEMBERS: Mapping[str, frozenset[str]] = {
+    "task_struct": frozenset({"cpus_ptr", "cgroups", "real_parent", "group_leader"}),
+    "cgroup": frozenset({"kn"}),
+    "css_set": frozenset({"dfl_cgrp"}),
+    "cgroup_subsys_state": frozenset({"cgroup"}),
+}
+_RCU_OR_NULL: Mapping[str, frozenset[str]] = {
+    "mm_struct": frozenset({"exe_file"}),
+    "sk_buff": frozenset({"sk"}),
+    "request_sock": frozenset({"sk"}),
+}
+"""Members that are as trusted as what they are loaded from, or while RCU is held (BTF_TYPE_SAFE)."""
+
+_TAGS = frozenset({"user", "percpu", "rcu"})
+"""Tags of pointers in the kernel's types that say whose memory they point to."""
+
+_OF_TRUSTED = frozenset({"trusted", "rcu", "alloc", "borrowed"})
+
 _PROMOTED: Mapping[tuple[str, str], str] = {("tcp_congestion_ops", "sock"): "tcp_sock"}
 """What operations of a struct are given is more than the prototype says (bpf_tcp_ca_is_valid_access)."""
 
@@ -52,7 +69,8 @@ _NEVER_NULL = frozenset({"meta", "map"})
 """Arguments of iterators that are there on each call, the one behind the last object too."""
 
 _MAY_MISS = frozenset({("bpf_iter__bpf_map", "map")})
-_BUFFERS = frozenset({"key", "value"})
+_BUFFERS = {"key": frozenset({"rdonly"}), "value": frozenset[str]()}
+"""Arguments of iterators of maps that are memory of a map, and what is so of it."""
 
 
 class KernelTypes:
@@ -88,19 +106,89 @@ class KernelTypes:
                 goes_on=True,
             )
 
-    def load(self, pointer: Pointer, offset: int, size: int) -> Value:
-        """Return what a load through a pointer to a struct gives. Raises Refused, Undecided."""
+    def load(self, pointer: Pointer, offset: int, size: int, *, has_rcu: bool = False) -> Value:
+        """Return what a load through a pointer to a struct gives; RCU may be held.
+
+        Raises Refused, Undecided.
+        """
         if not pointer.what:
             raise Undecided("its types do not say what a pointer of the kernel's points to", goes_on=True)
         types, struct = self._struct(pointer.what)
         try:
-            return walked(types, struct, pointer, offset, size)
+            return walked(types, struct, pointer, offset, size, has_rcu=has_rcu)
         except LoadError as error:
             raise Undecided(f"its types are damaged: {error}") from error
 
     def of_map(self, map_: Any, offset: int, size: int) -> Value:
         """Return what a load through the address of a map gives. Raises Refused, Undecided."""
         return self.load(Pointer("btf_id", struct_of(map_.definition.type)), offset, size)
+
+    def store(self, pointer: Pointer, offset: int, size: int) -> None:
+        """Hold a store to a struct of the kernel's against what operations may write to.
+
+        Raises Refused, Undecided.
+        """
+        found = operations.rules_of(self.program)
+        if found is None:
+            raise Undecided("which fields an operation may write to, its struct says in Linux", goes_on=True)
+        written = found[1].written or {}
+        innermost = max(written, key=list(written).index, default="")
+        if pointer.what != innermost:
+            raise Refused("type", f"only read is supported: struct {pointer.what}")
+        types, struct = self._struct(innermost)
+        try:
+            for start, stop, is_inside in self._written(types, struct, found[1]):
+                if start == offset or (is_inside and start < offset < stop):
+                    if offset + size <= stop:
+                        return
+                    said = f"write access at off {offset} with size {size} beyond the member"
+                    raise Refused("memory", f"{said} of {innermost} ended at {stop}")
+        except LoadError as error:
+            raise Undecided(f"its types are damaged: {error}") from error
+        raise Refused("memory", f"no write support to {innermost} at off {offset}")
+
+    def _written(self, types: Btf, struct: Type, rules: operations.Rules) -> Iterator[tuple[int, int, bool]]:
+        """Return from where to where the members lie that operations write to, and whether parts may be."""
+        for name in rules.written or {}:
+            for path in (rules.written or {})[name]:
+                if path == operations.WHOLE:
+                    yield 0, struct.size, True
+                    continue
+                there, at, size = _outermost(types, struct, name), 0, 0
+                for part in path.split("."):
+                    found = {each.name: (each, bit) for each, bit in members_of(types, there)}
+                    if part not in found:
+                        said = f"its types do not say where {name}.{path} is: give load(btf=)"
+                        raise Undecided(said, goes_on=True)
+                    at += found[part][1] // 8
+                    size = types.size_of(found[part][0].type)
+                    there = types.resolve(found[part][0].type)
+                yield at, at + size, path in rules.inside
+
+    def named_by(self, id: int) -> str:
+        """Return the name of the struct that has a number in the kernel's types; "" for void.
+
+        Raises Refused, Undecided.
+        """
+        types = self.program.kernel_types
+        if types is None:
+            raise Undecided("which struct of the kernel has a number, its types say", goes_on=True)
+        try:
+            found = types.resolve(id)
+        except LoadError:
+            found = None
+        if found is VOID and not id:
+            return ""
+        if found is None or found.kind not in _STRUCTS:
+            raise Refused("type", "kfunc bpf_rdonly_cast type ID argument must be of a struct or void")
+        return essential_name(found.name)
+
+    def size_of(self, name: str) -> int:
+        """Return how many bytes a struct of the kernel's has. Raises Undecided."""
+        if self.program.kernel_types is None:
+            said = f"how large a struct {name} is, the kernel's types say: give load(btf=)"
+            raise Undecided(said, goes_on=True)
+        return self._struct(name)[1].size
 
     def begins_with(self, name: str, offset: int, wanted: str) -> bool:
         """True where a struct of that name is at an offset of another, which is one itself."""
@@ -181,7 +269,9 @@ class KernelTypes:
             if target.kind in _NUMBERS and offset % size == 0:
                 return Scalar(DOMAIN.sized(size))
             inner = types.resolve(target.target) if target.kind is Kind.PTR else VOID
-            if member.name in _BUFFERS or inner.kind not in {*_STRUCTS, Kind.FWD}:
+            if member.name in _BUFFERS and target.kind is Kind.PTR and (offset, size) == (bit // 8, 8):
+                return Pointer("buf", id=fresh(), null=True, flags=_BUFFERS[member.name])
+            if inner.kind not in {*_STRUCTS, Kind.FWD}:
                 break
             if (offset, size) != (bit // 8, 8):
                 break
@@ -191,15 +281,36 @@ class KernelTypes:
         raise Undecided(f"its types do not say what struct {name} has there", goes_on=True)
 
 
+def _outermost(types: Btf, struct: Type, name: str) -> Type:
+    """Return the struct of a name that another one begins with, or is. Raises Undecided."""
+    for _ in range(_DEEPEST):
+        if essential_name(struct.name) == name:
+            return struct
+        if not struct.members:
+            break
+        struct = types.resolve(struct.members[0].type)
+    raise Undecided(f"its types do not say where struct {name} is: give load(btf=)", goes_on=True)
+
+
 def walked(
-    types: Btf, struct: Type, pointer: Pointer, offset: int, size: int, *, is_whole: bool = False
+    types: Btf,
+    struct: Type,
+    pointer: Pointer,
+    offset: int,
+    size: int,
+    *,
+    is_whole: bool = False,
+    has_rcu: bool = False,
 ) -> Value:
     """Return what `size` bytes at an offset of a struct are (btf_struct_walk).
 
-    `is_whole`: the types tell of all of its members.
+    `is_whole`: the types tell of all of its members. `has_rcu`: RCU is held.
     """
     name, at = struct.name, offset
+    flags: set[str] = set()
     for _ in range(_DEEPEST):
+        if struct.kind is Kind.UNION and len(struct.members) != 1:
+            flags.add("untrusted")  # which member it is, nobody knows
         if at + size > struct.size:
             last = _last(types, struct, at)
             if last is not None and last[0].kind is Kind.INT:
@@ -245,7 +356,10 @@ def walked(
         target = types.resolve(inner.target)
         if target.kind not in {*_STRUCTS, Kind.FWD}:
             return unknown()
-        return _followed(pointer, essential_name(struct.name), member.name, essential_name(target.name))
+        tag = types.type(inner.target)
+        if tag.kind is Kind.TYPE_TAG and tag.name in _TAGS:
+            flags.add(tag.name)
+        return _followed(pointer, member.name, essential_name(target.name), flags, has_rcu=has_rcu)
     raise Undecided("its types have structs in structs without end")
 
 
@@ -260,12 +374,28 @@ def _last(types: Btf, struct: Type, at: int) -> tuple[Type, int] | None:
     return types.resolve(array.target), start
 
 
-def _followed(pointer: Pointer, struct: str, member: str, target: str) -> Value:
-    """Return a pointer that was loaded through another one."""
+def _followed(pointer: Pointer, member: str, target: str, flags: set[str], *, has_rcu: bool) -> Value:
+    """Return a pointer that was loaded from a member of what another one points to.
+
+    `flags` are what the types say of the member (check_ptr_to_btf_access).
+    """
+    null, struct = False, pointer.what
     if "untrusted" in pointer.flags:
-        return Pointer("btf_id", target, flags=frozenset({"untrusted"}))
-    if "trusted" in pointer.flags and member in _STAY_TRUSTED.get(struct, ()):
-        return Pointer("btf_id", target, flags=_TRUSTED)
-    if "trusted" in pointer.flags and member in _TRUSTED_OR_NULL.get(struct, ()):
-        return Pointer("btf_id", target, id=fresh(), null=True, flags=_TRUSTED)
-    return Pointer("btf_id", target)
+        flags = {"untrusted"}
+    elif not (pointer.ref or pointer.flags & _OF_TRUSTED):
+        flags -= {"rcu"}
+    elif member in _TRUSTED_MEMBERS.get(struct, ()):
+        flags.add("trusted")
+    elif member in _TRUSTED_OR_NULL.get(struct, ()):
+        flags.add("trusted")
+        null = True
+    elif not has_rcu:
+        flags = {"untrusted"}
+    elif member in _RCU_MEMBERS.get(struct, ()):
+        flags.add("rcu")
+    elif member in _RCU_OR_NULL.get(struct, ()):
+        flags = flags - {"untrusted"} | {"rcu"}
+        null = True
+    else:
+        null = "rcu" in flags
+    return Pointer("btf_id", target, id=fresh() if null else 0, null=null, flags=frozenset(flags))

@@ -9,6 +9,7 @@ from ebpfjit.program import Instruction
 from ebpfjit.verifier import arguments, branches, calls, contexts
 from ebpfjit.verifier.arguments import Dynptr, Given
 from ebpfjit.verifier.kernel_functions import KernelFunction, kernel_functions
+from ebpfjit.verifier.kernel_types import KernelTypes
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.objects import Own
 from ebpfjit.verifier.refusals import Refused, Undecided
@@ -75,6 +76,8 @@ def result(call: Calling) -> Value:
             return None
         case "int":
             return unknown()
+        case "mem":
+            return Pointer("mem", takes.name, size=takes.returns_size)
         case "*":
             ref, null = call.acquire(), takes.returns_null
             return Pointer("btf_id", takes.returns_btf, null=null, id=ref or fresh(), ref=ref)
@@ -407,27 +410,50 @@ def _pages(call: Calling) -> Value:
     return Pointer("arena")
 
 
-def _cast(call: Calling) -> Value:
-    if call.name == "bpf_rdonly_cast":
-        raise Undecided("which struct of the kernel has a number, its types say", goes_on=True)
+def _cast_context(call: Calling) -> Value:
     type_ = call.walk.setting.type or ""
-    if type_ == "syscall":
-        raise Refused("type", "kern ctx type is not a struct: programs of type syscall see any memory")
     struct = _OF_CONTEXTS.get(type_)
     if struct is None:
-        raise Undecided(f"what the kernel has for the context of programs of type {type_}", goes_on=True)
+        raise Refused("type", f"kern ctx type is not a struct: programs of type {type_} see other memory")
     return Pointer("btf_id", struct, id=fresh(), flags=frozenset({"trusted"}))
 
 
+_SKB = ("tc", "sched_act", "socket_filter", "cgroup_skb", "sk_skb")
+_LWT = ("lwt_in", "lwt_out", "lwt_xmit", "lwt_seg6local")
 _OF_CONTEXTS = {
+    **dict.fromkeys((*_SKB, *_LWT), "sk_buff"),
     "xdp": "xdp_buff",
-    "tc": "sk_buff",
-    "sched_act": "sk_buff",
-    "socket_filter": "sk_buff",
-    "cgroup_skb": "sk_buff",
-    "sk_skb": "sk_buff",
+    "cgroup_sock": "sock",
+    "cgroup_sock_addr": "bpf_sock_addr_kern",
+    "cgroup_device": "bpf_cgroup_dev_ctx",
+    "cgroup_sysctl": "bpf_sysctl_kern",
+    "cgroup_sockopt": "bpf_sockopt_kern",
+    "sock_ops": "bpf_sock_ops_kern",
+    "sk_msg": "sk_msg",
+    "sk_reuseport": "sk_reuseport_kern",
+    "sk_lookup": "bpf_sk_lookup_kern",
+    "flow_dissector": "bpf_flow_dissector",
+    "netfilter": "bpf_nf_ctx",
+    "kprobe": "pt_regs",
+    "perf_event": "bpf_perf_event_data_kern",
 }
-"""What the kernel has where programs see their context."""
+"""What the kernel has where programs see their context (bpf_ctx_convert); others have numbers, or nothing."""
+
+
+def _kernel_types(call: Calling) -> KernelTypes:
+    types = call.walk.setting.types
+    if types is None:
+        raise Undecided("which struct of the kernel has a number, its types say", goes_on=True)
+    return types
+
+
+def _cast_any(call: Calling) -> Value:
+    """Anything as a struct of the kernel's, by its number in the kernel's types, or as memory (0: void)."""
+    name = _kernel_types(call).named_by(call.given.constant or 0)
+    if not name:
+        flags = frozenset({"rdonly", "untrusted"})
+        return Pointer("mem", call.name, flags=flags)
+    return Pointer("btf_id", name, flags=frozenset({"untrusted"}))
 
 
 def _call_later(call: Calling) -> Value:
@@ -472,8 +498,8 @@ EFFECTS: dict[str, Callable[[Calling], Value]] = {
     "bpf_dynptr_slice_rdwr": _slice,
     "bpf_throw": _throw,
     "bpf_arena_alloc_pages": _pages,
-    "bpf_cast_to_kern_ctx": _cast,
-    "bpf_rdonly_cast": _cast,
+    "bpf_cast_to_kern_ctx": _cast_context,
+    "bpf_rdonly_cast": _cast_any,
     "bpf_wq_set_callback_impl": _call_later,
 }
 """The functions that do more than give a number, or a pointer to a struct; each returns r0."""

@@ -8,10 +8,12 @@ Rules: check_kfunc_call and check_kfunc_args of kernel/bpf/verifier.c, Linux 6.1
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.compatibility import lookup
 from ebpfjit.compatibility.release import LAST
+from ebpfjit.elf.contexts import BPF_TRACE_ITER
 from ebpfjit.program import Instruction, Program
 from ebpfjit.runtime.kfuncs.table import kfuncs
 from ebpfjit.runtime.maps.special import HEADS, LOCKS
@@ -38,9 +40,16 @@ _OTHER_STRUCTS = {
     "tcp_sock": "tcp_sock",
     "xdp_sock": "xdp_sock",
 }
-"""What pointers of other kinds point to (reg2btf_ids): no row takes any of these."""
+"""What pointers of other kinds point to (reg2btf_ids)."""
 
-_ALIKE = {"cpumask": frozenset({"bpf_cpumask"})}
+_SCALARS = frozenset({"cpumask", "bpf_cpumask"})
+"""Structs of numbers alone, for which any memory of their size will do."""
+
+_ALIKE = {
+    "cpumask": frozenset({"bpf_cpumask"}),
+    "sock": frozenset({"tcp_sock", "xdp_sock"}),
+    "sock_common": frozenset({"sock", "tcp_sock", "xdp_sock"}),
+}
 """Structs that begin with another one, whatever types a program comes with."""
 
 
@@ -54,7 +63,7 @@ def call(walk: Walk, state: State, insn: Instruction) -> bool:
     """Call a kernel function; False where the program ends there. Raises Refused, Undecided."""
     takes = _taken(walk, insn)
     _check_place(walk, state, takes)
-    given = arguments.check(walk.setting, state, takes, _RULES, has_rcu=memory.holds_rcu(walk.setting, state))
+    given = arguments.check(walk.setting, state, takes, _RULES)
     for argument, value in zip(takes.arguments, given.values, strict=True):
         if isinstance(value, Poison) and argument.kind not in ("number", "ignored"):
             raise Undecided(f"{takes.name} of what a refused instruction gave", goes_on=True)
@@ -63,6 +72,8 @@ def call(walk: Walk, state: State, insn: Instruction) -> bool:
         calls.release(walk, state, given.released, takes.name)
     for do in given.after:
         do()
+    if takes.moves_packet:
+        calls.packet_moved(state, takes.name, privileged=walk.setting.privileged)
     result = effect(Calling(walk, state, takes, given, insn))
     if result is ENDS:
         return False
@@ -103,7 +114,8 @@ def _taken(walk: Walk, insn: Instruction) -> KernelFunction:
 def _check_place(walk: Walk, state: State, takes: KernelFunction) -> None:
     """Raise Refused where the function must not be called here."""
     name = takes.name
-    if state.holds_a_lock and not kfuncs()[name].under_lock:
+    known = kfuncs().get(name)
+    if state.holds_a_lock and not (known is not None and known.under_lock):
         raise Refused(
             "lock", f"function calls are not allowed while holding a lock: {name}", "give the lock back first"
         )
@@ -112,8 +124,7 @@ def _check_place(walk: Walk, state: State, takes: KernelFunction) -> None:
             raise Refused("call", f"program must be sleepable to call sleepable kfunc {name}")
         if state.sections:
             raise Refused("lock", f"kernel func {name} is sleepable within {state.region} region")
-    is_iterated = walk.setting.type in ("lsm", "tracing") or is_sleepable(walk, state)
-    if name == "bpf_iter_css_task_new" and not is_iterated:
+    if name == "bpf_iter_css_task_new" and not _iterates_tasks(walk, state):
         said = "css_task_iter is only allowed in bpf_lsm, bpf_iter and sleepable progs"
         raise Refused("call", said)
     if takes.protected and not memory.holds_rcu(walk.setting, state):
@@ -122,6 +133,12 @@ def _check_place(walk: Walk, state: State, takes: KernelFunction) -> None:
             f"kernel func {name} requires RCU critical section protection",
             "call bpf_rcu_read_lock before",
         )
+
+
+def _iterates_tasks(walk: Walk, state: State) -> bool:
+    """True where the tasks of a cgroup may be iterated (check_css_task_iter_allowlist)."""
+    type_, attach = walk.setting.type, walk.setting.attach
+    return type_ == "lsm" or (type_ == "tracing" and attach == BPF_TRACE_ITER) or is_sleepable(walk, state)
 
 
 def is_sleepable(walk: Walk, state: State) -> bool:
@@ -200,20 +217,22 @@ def _struct(call: Call, argument: Argument, value: Value) -> None:
             "compare it with NULL before",
         )
     if value.kind in _OTHER_STRUCTS:
-        raise _another_struct(call, argument, value.but(what=_OTHER_STRUCTS[value.kind]))
-    if value.kind != "btf_id":
-        said = f"whether {takes.name} takes memory for a struct {argument.btf}"
-        raise Undecided(said, goes_on=not argument.release)
+        value = value.but(what=_OTHER_STRUCTS[value.kind], flags=frozenset({"trusted"}))
+        if argument.btf != value.what and value.what not in _ALIKE.get(argument.btf, ()):
+            raise _another_struct(call, argument, value)
+    elif value.kind != "btf_id":
+        _memory_for(call, argument, value)
+        return
     flags = value.flags
     if "alloc" in flags or isinstance(value.what, Own):
         raise Refused("type", f"arg#{number - 1} is an object of the program, not a {argument.btf}")
     is_trusted = bool(value.ref) or ("trusted" in flags and "untrusted" not in flags)
+    if takes.needs == "plain" and not flags - {"rcu"}:
+        is_trusted = True
     if not is_trusted and (takes.needs != "rcu" or "rcu" not in flags):
         if takes.needs == "rcu":
             raise Refused("type", f"R{number} must be a rcu pointer")
         raise Refused("type", f"R{number} must be referenced or trusted")
-    if not is_trusted and not (value.what in memory.RCU_SAFE and call.given.special["has_rcu"]):
-        raise Undecided("whether RCU keeps what a pointer points to", goes_on=not argument.release)
     if value.what == (argument.btf or value.what) and not value.off and value.var is None:
         return
     if value.what in _ALIKE.get(argument.btf, ()) and not value.off and value.var is None:
@@ -225,6 +244,20 @@ def _struct(call: Call, argument: Argument, value: Value) -> None:
         raise Undecided(f"whether a {value.what} is a {argument.btf}", goes_on=not argument.release)
     if not types.begins_with(value.what, value.off, argument.btf):
         raise _another_struct(call, argument, value)
+
+
+def _memory_for(call: Call, argument: Argument, value: Pointer) -> None:
+    """Take memory for a struct of the kernel's, where that has nothing but numbers in it."""
+    if argument.btf not in _SCALARS:
+        said = f"arg#{call.number - 1} pointer type STRUCT {argument.btf} must point to scalar"
+        raise Refused("type", f"{said}, or struct with scalar")
+    if argument.release:
+        said = f"release kernel function {call.prototype.name} expects refcounted PTR_TO_BTF_ID"
+        raise Refused("reference", said)
+    types = call.setting.types
+    if types is None:
+        raise Undecided(f"how large a struct {argument.btf} is, the kernel's types say", goes_on=True)
+    call.region(replace(argument, write=True), value, types.size_of(argument.btf))
 
 
 def _another_struct(call: Call, argument: Argument, value: Pointer) -> Refused:
@@ -333,7 +366,7 @@ def _head(call: Call, argument: Argument, value: Value) -> None:
             "lock", f"bpf_spin_lock{at} must be held for {kind}", "take the lock that stands beside it"
         )
     if head.contains is None:
-        raise Undecided(f"what hangs in {head.name!r}, no tag says")
+        raise Refused("type", f"{kind} at offset={value.off}: what hangs in {head.name!r}, no tag says")
     call.given.special["head"] = head
 
 
@@ -416,8 +449,10 @@ def _map(call: Call, argument: Argument, value: Value) -> None:
     call.given.map = value.what
 
 
+_AS_FOR_HELPERS = ("ptr_to_func", "ptr_to_mem", "const_size_or_zero", "ptr_to_const_str")
+
 _RULES: dict[str, arguments.Rule] = {
-    **{kind: arguments.RULES[kind] for kind in ("ptr_to_func", "ptr_to_mem", "const_size_or_zero")},
+    **{kind: arguments.RULES[kind] for kind in _AS_FOR_HELPERS},
     "ptr_to_ctx": _context,
     "number": _number,
     "constant": _constant,

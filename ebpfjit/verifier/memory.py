@@ -12,10 +12,20 @@ from ebpfjit.verifier import contexts, stack
 from ebpfjit.verifier.arithmetic import PACKET, named
 from ebpfjit.verifier.kernel_types import KernelTypes
 from ebpfjit.verifier.numbers import DOMAIN
-from ebpfjit.verifier.objects import Objects
+from ebpfjit.verifier.objects import Objects, Own
 from ebpfjit.verifier.refusals import Refused, Undecided
 from ebpfjit.verifier.state import RCU, State
-from ebpfjit.verifier.values import Pointer, Poison, Scalar, Stale, Value, fresh, known, poison
+from ebpfjit.verifier.values import (
+    Pointer,
+    Poison,
+    Scalar,
+    Stale,
+    Value,
+    fresh,
+    known,
+    mark_precise,
+    poison,
+)
 
 FARTHEST_IN_PACKET = 0xFFFF
 FLOW_KEYS_SIZE = 56
@@ -33,7 +43,8 @@ class Setting:
     """What is so for all of a program: its type and attach type, and who loads it.
 
     `privileged` programs may leak pointers and read what they have not written. `context_size` are the bytes
-    of the context of a program without a type, None where nobody says.
+    of the context of a program without a type, None where nobody says. `is_restricted` programs have a
+    licence for which Linux keeps things back.
     """
 
     type: str | None = None
@@ -43,6 +54,7 @@ class Setting:
     types: KernelTypes | None = None
     objects: Objects | None = None
     is_sleepable: bool = False
+    is_restricted: bool = False
 
 
 def load(setting: Setting, state: State, number: int, base: Value, offset: int, size: int) -> Value:
@@ -76,6 +88,9 @@ def store(
     if isinstance(value, Pointer) and not setting.privileged:
         raise Refused("leak", f"R{number} leaks addr into {named(pointer)}")
     rule(setting, state, number, pointer, offset, size, True)
+    field = _special_at(pointer, offset, size) if pointer.kind == "map_value" else None
+    if field is not None:
+        _stored_kptr(setting, state, field, value)
 
 
 def _pointer(number: int, base: Value) -> Pointer:
@@ -231,8 +246,8 @@ def _map_value(
     return Scalar(DOMAIN.sized(size))
 
 
-RCU_SAFE = frozenset({"task_struct", "cgroup", "bpf_cpumask", "cpumask"})
-"""Structs of the kernel's that stay while RCU is held (rcu_protected_object)."""
+RCU_SAFE = frozenset({"task_struct", "cgroup", "bpf_cpumask", "bpf_crypto_ctx", "prog_test_ref_kfunc"})
+"""Structs of the kernel's that stay while RCU is held (rcu_protected_types)."""
 
 
 def holds_rcu(setting: Setting, state: State) -> bool:
@@ -281,6 +296,47 @@ def kptr(setting: Setting, state: State, field: SpecialField) -> Pointer:
     return Pointer("btf_id", what, id=fresh(), null=True, flags=frozenset(flags))
 
 
+def _stored_kptr(setting: Setting, state: State, field: SpecialField, value: Value) -> None:
+    """Hold what is stored to a field that holds a pointer of the kernel's against the field's type."""
+    if isinstance(value, Poison):
+        return
+    if isinstance(value, Pointer):
+        fits_kptr(setting, state, field, "what is stored", value)
+        return
+    if not isinstance(value, Scalar) or not value.number.is_known or value.number.value:
+        raise Refused("type", f"invalid kptr access, a number is stored at off={field.offset}", "0 may be")
+    mark_precise(value)
+
+
+def fits_kptr(setting: Setting, state: State, field: SpecialField, what: str, value: Pointer) -> None:
+    """Raise Refused where a pointer is none that a kptr may hold (map_kptr_match_type)."""
+    wanted = kptr(setting, state, field)
+    allowed = {"trusted", "rcu"}
+    if isinstance(wanted.what, Own):
+        allowed = {"alloc"}
+    elif field.kind == "kptr_untrusted":
+        allowed.add("untrusted")
+    if field.kind == "percpu_kptr":
+        allowed.add("percpu")
+    is_it = (
+        value.kind == "btf_id"
+        and not value.flags - allowed
+        and ("alloc" in value.flags) is isinstance(wanted.what, Own)
+        and ("percpu" in value.flags) is (field.kind == "percpu_kptr")
+    )
+    if is_it and (value.var is not None or value.off < 0):
+        raise Refused("type", f"variable ptr_{value.what} access is disallowed: {what} is not its start")
+    if is_it and value.what == wanted.what and not value.off:
+        return
+    if is_it and field.kind == "kptr_untrusted" and isinstance(value.what, str):
+        is_it = _types(setting).begins_with(value.what, value.off, str(wanted.what))
+    else:
+        is_it = False
+    if not is_it:
+        found = f"ptr_{value.what}" if value.kind == "btf_id" else named(value)
+        raise Refused("type", f"invalid kptr access, {what} is {found}, expected=ptr_{wanted.what}")
+
+
 def _objects(setting: Setting) -> Objects:
     if setting.objects is None:
         raise Undecided("the program's types say what its objects are, and there are none", goes_on=True)
@@ -314,7 +370,8 @@ def _sized(
         raise Refused("memory", f"R{number} cannot write into rdonly_mem")
     if "dynptr" in pointer.flags and not stack.has_dynptr(state, pointer):
         raise Refused("memory", f"R{number} invalid mem access 'scalar': its dynptr was written over")
-    _inside(number, pointer, offset, size, pointer.size, "memory")
+    if "untrusted" not in pointer.flags:  # what is read of such memory is read with care
+        _inside(number, pointer, offset, size, pointer.size, "memory")
     return Scalar(DOMAIN.sized(size))
 
 
@@ -357,13 +414,19 @@ def _kernel_struct(
         if not pointer.ref and not pointer.flags & {"rcu", "borrowed"}:
             raise Refused("type", f"R{number} points to an object of which the program holds nothing")
         return _objects(setting).access(pointer, at, size)
-    if writes and setting.type == "struct_ops":
-        raise Undecided("which fields an operation may write to, its struct says in Linux", goes_on=True)
+    if setting.is_restricted:
+        said = f"Cannot access kernel 'struct {pointer.what}' from non-GPL compatible program"
+        raise Refused("type", said, 'declare a license that Linux takes for one: "GPL"')
+    if writes and setting.type == "struct_ops" and "untrusted" not in pointer.flags:
+        types = _types(setting)
+        types.must_be_relocated(state.pc)
+        types.store(pointer, at, size)
+        return None
     if writes:
         raise Refused("type", f"only read is supported: R{number} points to the kernel's memory")
     types = _types(setting)
     types.must_be_relocated(state.pc)
-    return types.load(pointer, at, size)
+    return types.load(pointer, at, size, has_rcu=holds_rcu(setting, state))
 
 
 def _readable(setting: Setting, name: object) -> None:
@@ -407,6 +470,20 @@ def _trace_buffer(
     return Scalar(DOMAIN.sized(size))
 
 
+def _map_buffer(
+    setting: Setting, state: State, number: int, pointer: Pointer, offset: int, size: int, writes: bool
+) -> Value:
+    """A key or a value that an iterator shows: how large it is, Linux asks where the program is attached."""
+    kind = "rdonly_buf" if "rdonly" in pointer.flags else "rdwr"
+    if writes and "rdonly" in pointer.flags:
+        raise Refused("memory", f"R{number} cannot write into {kind}")
+    if pointer.off + offset < 0:
+        raise Refused("memory", f"R{number} invalid {kind} buffer access: off={offset}, size={size}")
+    if pointer.var is not None:
+        raise Refused("memory", f"R{number} invalid variable buffer offset: off={offset}")
+    return Scalar(DOMAIN.sized(size))
+
+
 _Rule = Callable[[Setting, State, int, Pointer, int, int, bool], Value]
 _RULES: dict[str, _Rule] = {
     "ctx": _context,
@@ -423,6 +500,7 @@ _RULES: dict[str, _Rule] = {
     "btf_id": _kernel_struct,
     "arena": _arena,
     "tp_buffer": _trace_buffer,
+    "buf": _map_buffer,
     "map": _map,
 }
 """What an access through a pointer of each kind is held against; it returns what a load gives."""
@@ -496,8 +574,10 @@ def region(
     elif kind == "stack":
         frame = state.frames[pointer.what]
         stack.region(frame, number, pointer, size, reads=reads, writes=writes, privileged=setting.privileged)
-    elif kind in ("map_value", "mem", "map_key"):
+    elif kind in ("map_value", "mem", "map_key", "buf") and "untrusted" not in pointer.flags:
         _RULES[kind](setting, state, number, pointer, 0, size, writes)
+    elif kind == "btf_id" and pointer.flags == {"trusted"} and not writes:
+        _kernel_struct(setting, state, number, pointer, 0, size, False)
     elif kind == "arena":
         return
     elif kind == "ctx" and (setting.type is None or setting.type == "syscall"):

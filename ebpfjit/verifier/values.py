@@ -84,13 +84,13 @@ def mark_precise(scalar: Scalar) -> None:
 class Pointer:
     """A pointer; not to be changed.
 
-    `kind` is Linux's type of it (PTR_TO_ in lower case): ctx, stack, packet, packet_meta, packet_end, map,
-    map_key, map_value, mem, flow_keys, socket, sock_common, tcp_sock, xdp_sock, btf_id, func, arena,
-    tp_buffer. It points `off` + `var` bytes behind the start of `what`: a map, the number of a frame, the
-    name of a struct, a slot of the program. `size` counts the bytes of a mem. `id` is that of all pointers
-    with the same `var`, or that are null or not together (`null`: it may be). `range` is how many bytes of
-    the packet, from `var` on, are there. `ref` is the reference that it holds (0: none). `flags` are rdonly,
-    trusted, rcu, alloc, ringbuf, percpu.
+    `kind` is Linux's type of it (PTR_TO_ in lower case): ctx, stack, packet, packet_meta, packet_end,
+    map, map_key, map_value, mem, flow_keys, socket, sock_common, tcp_sock, xdp_sock, btf_id, func, arena,
+    tp_buffer, buf. It points `off` + `var` bytes behind the start of `what`: a map, the number of a
+    frame, the name of a struct, a slot of the program. `size` counts the bytes of a mem. `id` is that of
+    all pointers with the same `var`, or that are null or not together (`null`: it may be). `range` is how
+    many bytes of the packet, from `var` on, are there. `ref` is the reference that it holds (0: none).
+    `flags` are rdonly, trusted, rcu, alloc, ringbuf, percpu.
     """
 
     __slots__ = ("flags", "id", "kind", "null", "off", "range", "ref", "size", "var", "what")

@@ -16,7 +16,7 @@ from ebpfjit.record import dataclass
 from ebpfjit.runtime.attach import SLEEPABLE, attachment
 from ebpfjit.runtime.contexts.types import program_type
 from ebpfjit.runtime.helpers.licenses import is_compatible
-from ebpfjit.verifier import lsm_hooks, structure, usable_maps, words
+from ebpfjit.verifier import lsm_hooks, operations, structure, usable_maps, words
 from ebpfjit.verifier import unprivileged as shape
 from ebpfjit.verifier.kernel_types import KernelTypes
 from ebpfjit.verifier.memory import Setting
@@ -181,7 +181,6 @@ def verify(
         program,
         setting,
         limit=limit,
-        is_restricted=program.type is not None and not is_compatible(program.license),
         claims=claims,
     )
     reason = ""
@@ -198,7 +197,8 @@ def verify(
     errors = [_refusal(program, each) for each in walk.found.values()]
     deep += usable_maps.errors(program, is_sleepable=walk.is_sleepable)
     if program.type is not None:
-        deep += [*walk.functions.wrong_endings(), *lsm_hooks.errors(program)]
+        deep += [*walk.functions.wrong_endings(), *walk.functions.wrong_tags(), *lsm_hooks.errors(program)]
+    deep += operations.errors(program, is_sleepable=walk.is_sleepable)
     errors += [_of_structure(program, each) for each in deep]
     errors.sort(key=lambda error: error.pc)
     if walk.undecided and not reason:
@@ -246,7 +246,7 @@ def _setting(program: Program, *, privileged: bool, context_size: int | None) ->
     name = program_type(program.type).name
     return Setting(
         name, attach, privileged, context_size, KernelTypes(program), Objects(program),
-        is_sleepable=bool(attached.flags & SLEEPABLE),
+        is_sleepable=bool(attached.flags & SLEEPABLE), is_restricted=not is_compatible(program.license),
     )  # fmt: skip
 
 

@@ -119,13 +119,12 @@ class Walk:
         setting: memory.Setting,
         *,
         limit: int,
-        is_restricted: bool = False,
         claims: bool = False,
     ) -> None:
         self.program = program
         self.setting = setting
         self.limit = limit
-        self.is_restricted = is_restricted
+        self.is_restricted = setting.is_restricted
         self.is_sleepable = setting.is_sleepable
         self.caller = caller_of(program)
         self.hook = lsm_hooks.hook_of(program)
@@ -590,6 +589,8 @@ def _load(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
     value = memory.load(walk.setting, state, insn.src_reg, base, insn.offset, row.size)
     walk.same_kind(insn.pc, base)
     walk.deepened(state, base, insn.offset)
+    if row.is_ordered and isinstance(value, Pointer):
+        raise Refused("type", "kptr in map can only be accessed using BPF_MEM instruction mode")
     if row.signed:
         if isinstance(value, Pointer):
             raise Refused("type", f"R{insn.src_reg} a pointer is loaded with its sign extended")

@@ -104,9 +104,9 @@ def test_linux_says_the_same() -> None:
 
 def test_each_kernel_function_has_a_row() -> None:
     rows = kernel_functions()
-    assert rows.keys() | OLDER == kfuncs().keys()
+    assert rows.keys() | OLDER >= kfuncs().keys()
     assert not rows.keys() & OLDER
-    for name, row in rows.items():
+    for name, row in ((name, row) for name, row in rows.items() if name in kfuncs()):
         more = [each for each in row.arguments[kfuncs()[name].arguments :] if each.kind != "ignored"]
         assert [each.kind for each in more] in ([], ["number"]), name  # what clang's macros put behind
         assert len(row.arguments) >= kfuncs()[name].arguments, name

@@ -1,0 +1,44 @@
+"""Verdicts on what programs do with the kernel's structs (tests/elf/verdict_kernel_types.c)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ebpfjit import load
+from ebpfjit.difftest.children import run_forked
+from ebpfjit.errors import EbpfError
+from ebpfjit.kernel import load_program, unavailable_reason
+
+OBJECT = Path(__file__).resolve().parents[1] / "elf" / "verdict_kernel_types_clang19.o"
+KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
+
+
+def _expected(name: str) -> str:
+    return "refused" if name.startswith("bad_") else "accepted"
+
+
+def test_programs_whose_names_begin_with_bad_are_refused() -> None:
+    programs = load(OBJECT).programs
+    found = {name: program.verify(seconds=0) for name, program in programs.items()}
+    assert {name: str(verdict) for name, verdict in found.items() if verdict.status != _expected(name)} == {}
+    assert len(found) >= 40
+
+
+@pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
+@pytest.mark.skipif(not KERNEL_TYPES.exists(), reason="this kernel has no types")
+def test_linux_says_the_same() -> None:
+    def ask() -> dict[str, str]:
+        wrong = {}
+        for name, program in load(OBJECT, btf=KERNEL_TYPES).programs.items():
+            verdict, log = "accepted", ""
+            try:
+                load_program(program)
+            except EbpfError as error:
+                verdict, log = "refused", str(error)[-300:]
+            if verdict != _expected(name):
+                wrong[name] = f"{verdict} {log}"
+        return wrong
+
+    assert run_forked(ask, 60).value == {}
