@@ -55,6 +55,7 @@ nightly: $(VENV)/.installed-dev
 	$(BIN)/ebpfjit fuzz --seconds $$((60 * $(MINUTES))) --seed $(SEED) --jobs $(JOBS) \
 	  --engines interpreter,jit,tiered --builds audit --sources $(HOSTILE)
 	EBPFJIT_CRASH_PROGRAMS=200000 $(BIN)/pytest -q tests/differential/test_no_crash.py
+	$(BIN)/python -m tests.fresh_machine
 	$(BIN)/python -m tests.differential.mutated_objects --seconds $$((60 * $(MINUTES))) --seed $(SEED) --memory 1G
 
 prove: $(VENV)/.installed-dev

@@ -43,17 +43,17 @@ class HLInsn:
 
 
 def disassemble(prog: Buffer | Program, dialect: str = "rbpf") -> str:
-    """Return the program's instructions in `dialect`, one a line, with no newline at the end.
+    """Return the instructions of `prog` in `dialect`, one a line, with no newline at the end.
 
-    Raises DecodeError where the length is no multiple of 8 or an LDDW lacks its second slot,
-    ValueError for another dialect.
+    `prog` is bytes or a Program, `dialect` "rbpf" or "linux". Raises DecodeError where the length is no
+    multiple of 8 or an LDDW lacks its second slot, ValueError for another dialect.
     """
     write = _writer(dialect)
     return "\n".join([write(insn) for insn in _instructions(prog)])
 
 
 def disassemble_instruction(insn: Instruction, dialect: str = "rbpf") -> str:
-    """Return one instruction in `dialect`; what is none is written as `.8byte` words.
+    """Return one instruction (`insn`) in `dialect`; what is none is written as `.8byte` words.
 
     Raises ValueError for a dialect other than "rbpf" and "linux".
     """
@@ -61,7 +61,7 @@ def disassemble_instruction(insn: Instruction, dialect: str = "rbpf") -> str:
 
 
 def to_insn_vec(prog: Buffer | Program) -> list[HLInsn]:
-    """Return rbpf's description of each instruction, in order.
+    """Return rbpf's description of each instruction of `prog` (bytes or a Program), in order.
 
     Raises DecodeError as `disassemble` does.
     """

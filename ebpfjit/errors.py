@@ -34,7 +34,7 @@ from ebpfjit.named import cut
 
 
 class EbpfError(Exception):
-    """The root of everything that a wrong program, object or packet can raise."""
+    """The root of everything that wrong programs, objects and packets can raise: `message` says why."""
 
     def __repr__(self) -> str:
         return cut(super().__repr__())
@@ -54,8 +54,8 @@ class DecodeError(EbpfError):
 class AssemblyError(EbpfError):
     """Assembly text that cannot be encoded.
 
-    `line` and `column` count from 1. The text of the exception shows the line with a caret below
-    the column; `reason` is the sentence alone.
+    `line` and `column` count from 1. The text of the exception shows the line (`source_line`) with a
+    caret below the column; `reason` is the sentence alone.
     """
 
     def __init__(self, reason: str, line: int, column: int, source_line: str = "") -> None:

@@ -84,8 +84,8 @@ class Take(Protocol):
 class JitFunction(Sealed):
     """A compiled program that is called like a function: fn(mem) -> r0, or fn() without memory.
 
-    `mem` is a buffer, written in place; r1 is its address and r2 its length. May be called from
-    several threads at once.
+    `Program.compile` makes them, of a `plain` one that is called through Python. `mem` is a buffer, written
+    in place; r1 is its address and r2 its length. May be called from several threads at once.
     """
 
     __slots__ = ()
@@ -162,12 +162,12 @@ class JitFunction(Sealed):
         is one. What a helper raises stops it all the same.
 
         `changed` takes the packets as the runs left them (an `ebpfjit.Changed`, which is packets for the next
-        program); a program without a type writes its own in place besides. To the list `events` is added
-        what went to ring and perf buffers, (number of the packet, name of the map, bytes), which are empty
-        again; without the list they keep it, until they are full. The list `output` gets lines that were
-        printed, (number of the packet, line). The array("Q") `reasons` gets the pc of what set each result,
-        all ones where that is not known: of functions that `compiling.with_reasons` makes.
-        Raises ValueError for places outside of the buffer, before anything is run.
+        program); a program without a type writes its own in place besides. To the list `events` is added what
+        went to ring and perf buffers, (number of the packet, name of the map, bytes), which are empty again;
+        without the list they keep it, until they are full. The list `output` gets lines that were printed,
+        (number of the packet, line). The array("Q") `reasons` gets the pc of what set each result, all ones
+        where that is not known: of functions that `compiling.with_reasons` makes. Raises ValueError for
+        places outside of the buffer, and TypeError for what are no packets or arrays, before anything is run.
         """
         load_package("ebpfjit.jit")
         from ebpfjit.jit import batch
@@ -243,7 +243,7 @@ class JitFunction(Sealed):
         return compiled
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the program with its machine code to a file, for `JitFunction.load`.
+        """Write the program with its machine code to the file `path`, for `JitFunction.load`.
 
         Whoever can write to the file can run code as the one who loads it. Raises LoadError for a
         program whose code holds addresses (maps, references) or is hardened, OSError as `open`.
@@ -263,7 +263,7 @@ class JitFunction(Sealed):
         limit: int | None = None,
         release_gil: bool = False,
     ) -> JitFunction:
-        """Return the function that `save` wrote, without compiling it again.
+        """Return the function that `save` wrote to `path`, without compiling it again.
 
         It has the settings that it was compiled with, but for `limit` and `release_gil`; `helpers`
         must have the numbers that it was compiled with. Only load what you would run: the file

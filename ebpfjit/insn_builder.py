@@ -64,7 +64,7 @@ class Cond(Enum):
 
 
 class BuiltInstruction:
-    """An instruction under construction: its opcode is set, its other fields are zero until set.
+    """An instruction of `code` under construction: its opcode is set, its other fields are zero until set.
 
     Each setter returns the instruction itself. A value that does not fit its field raises
     AssemblyError: `line` is the slot the instruction would take, counted from 1, `column` is 1.
@@ -76,12 +76,12 @@ class BuiltInstruction:
         self._dst = self._src = self._off = self._imm = 0
 
     def set_dst(self, dst: int) -> BuiltInstruction:
-        """Set the destination register, 0..10."""
+        """Set the destination register (`dst`), 0..10."""
         self._dst = self._fitting("dst", dst, 0, REGISTER_COUNT - 1)
         return self
 
     def set_src(self, src: int) -> BuiltInstruction:
-        """Set the source register, 0..10."""
+        """Set the source register (`src`), 0..10."""
         self._src = self._fitting("src", src, 0, REGISTER_COUNT - 1)
         return self
 
@@ -91,7 +91,7 @@ class BuiltInstruction:
         return self
 
     def set_imm(self, imm: int) -> BuiltInstruction:
-        """Set the immediate, 32 bits, given as signed or unsigned."""
+        """Set the immediate (`imm`), 32 bits, given as signed or unsigned."""
         self._imm = W32.signed(self._fitting("imm", imm, -W32.int_min, W32.mask))
         return self
 
@@ -135,7 +135,12 @@ class BuiltInstruction:
 
 
 class BpfCode:
-    """A program under construction; each method begins one instruction, `push` ends it."""
+    """A program under construction; each method begins one instruction, `push` ends it.
+
+    `source` says where the second operand is: in src (`Source.Reg`) or in imm (`Source.Imm`). `arch` is how
+    wide the operation is: `Arch.X64`, or `Arch.X32`, which zeroes the upper half of dst. `endian` is the
+    order that bytes are put in, `mem_size` how many bytes are loaded or stored, `cond` what a jump asks.
+    """
 
     def __init__(self) -> None:
         self._bytes = bytearray()

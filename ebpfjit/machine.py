@@ -108,6 +108,10 @@ class _Chosen:
 class Machine:
     """What the four machines share.
 
+    `prog` is bytecode (8 bytes a slot) or a `Program`, None until `set_program`. `mem` of their runs is the
+    packet, and `mbuff` the metadata buffer: any buffer, written in place; of a read-only one, such as bytes,
+    a store is a MemoryFault.
+
     `helpers` are those of `register_helper` by number or by Linux's name, `kfuncs` those of `register_kfunc`
     by BTF id or by name; `environment` is the world that helpers of Linux's find which are registered here.
     With `repeat` each call runs the program so often, each time on the memory as the run before has left it.
@@ -331,7 +335,8 @@ class Machine:
     def set_verifier(self, verifier: VerifierFunction) -> None:
         """Replace the verifier: verifier(prog: bytes) -> None, raising VerifierError to refuse.
 
-        It is run at once on a loaded program; where it refuses, the old one stays.
+        It is run at once on a loaded program; where it refuses, the old one stays. Raises TypeError for what
+        cannot be called.
         """
         if not callable(verifier):
             raise TypeError(f"a verifier is a function, not {type(verifier).__name__}")
@@ -340,7 +345,7 @@ class Machine:
         self._verifier = verifier
 
     def register_helper(self, key: int, function: HelperFunction) -> None:
-        """Register a helper under a number (u32): function(r1, r2, r3, r4, r5) -> int, all u64.
+        """Register a helper under `key`, a number (u32): function(r1, r2, r3, r4, r5) -> int, all u64.
 
         A Python callable, or a native address wrapped by NativeHelper. What it raises reaches the
         caller of the program unchanged. It counts for runs that begin later; a program that is compiled
@@ -350,7 +355,7 @@ class Machine:
         self._forget_code()
 
     def register_kfunc(self, btf_id: int, function: HelperFunction) -> None:
-        """Register what `call` with src_reg 2 and this BTF id (u32) calls; as `register_helper`."""
+        """Register what `call` with src_reg 2 and `btf_id` (u32) calls; as `register_helper`."""
         self._kfuncs = self._with(self._kfuncs, "kfunc", btf_id, function)
         self._forget_code()
 
@@ -387,9 +392,10 @@ class Machine:
     def set_stack_usage_calculator(self, calculator: StackUsageCalculator) -> None:
         """Set how much stack functions take: calculator(prog: bytes, pc: int) -> int, in bytes.
 
-        It is asked for each function of the program (pc 0 first), and answers 0 to 4096; rounded
-        up to a multiple of 16. Without one each frame has 512 bytes. All live frames together have
-        4096 bytes. Raises LoadError at once where a loaded program's function gets another answer.
+        It is asked for each function of the program (pc 0 first), and answers 0 to 4096; rounded up to a
+        multiple of 16. Without one each frame has 512 bytes. All live frames together have 4096 bytes. Raises
+        LoadError at once where a loaded program's function gets another answer, TypeError for what cannot be
+        called.
         """
         if not callable(calculator):
             raise TypeError(f"a stack usage calculator is a function, not {type(calculator).__name__}")

@@ -52,10 +52,11 @@ Buffer = bytes | bytearray | memoryview
 class Instruction:
     """One decoded instruction.
 
-    `pc` counts 8-byte slots from the start of the program. `offset`, `imm` and `next_imm` are
-    signed; `next_imm` is None for all but the two-slot LDDW. `row` is the table row that matches,
-    or None for an unknown encoding. `reserved` is the second word of an LDDW without its
-    next_imm: it must be zero.
+    `pc` counts 8-byte slots from the start of the program. `opcode` is the first byte, `dst_reg` and
+    `src_reg` are 4 bits each: registers r0 to r10, or what tells operations apart. `offset`, `imm` and
+    `next_imm` are signed; `next_imm` is None for all but the two-slot LDDW. `row` is the table row that
+    matches, or None for an unknown encoding. `reserved` is the second word of an LDDW without its next_imm:
+    it must be zero.
     """
 
     pc: int
@@ -647,10 +648,11 @@ class Program:
         """Return eBPF beside its source and its machine code, of the code that `run` runs.
 
         It is a str: a legend, then each instruction with what it became, and why its access is checked or
-        not. `.html()` is the same as a page for a browser, `.json()` as JSON. The options are those of
-        `compile`. Of a program that cannot be compiled, here or at all, it shows what there is, and says why
-        that is all. As `compile`, it makes read-only variables final. What `verify` said of the program
-        stands beside the instructions where it is given as `verdict`.
+        not. `.html()` is the same as a page for a browser, `.json()` as JSON. `optimize`, `checked`,
+        `harden`, `audit`, `environment`, `helpers` and `kfuncs` are those of `compile`. Of a program that
+        cannot be compiled, here or at all, it shows what there is, and says why that is all. As `compile`, it
+        makes read-only variables final. What `verify` said of the program stands beside the instructions
+        where it is given as `verdict`.
 
             print(program.listing())
             pathlib.Path("listing.html").write_text(program.listing(verdict=program.verify()).html())
@@ -676,8 +678,9 @@ class Program:
         """Say whether the program is safe, as Linux's verifier would.
 
         The verdict's `status` is "accepted", "refused" or "undecided"; `errors` say where, and what would
-        help. See `ebpfjit.verifier.verify` for the other keywords. For what is refused, inputs are looked
-        for with which a run really goes wrong there, at most so many `seconds` of processor time (0: none).
+        help. `limit`, `unprivileged`, `context_size` and `claims` are those of `ebpfjit.verifier.verify`. For
+        what is refused, inputs are looked for with which a run really goes wrong there, at most so many
+        `seconds` of processor time (0: none).
 
         The rules are those of Linux 6.18. With `kernel`, a release ("5.15"), "running" or a file with a
         kernel's types, what that one lacks of what the program uses is refused, too; see `compatibility`.
@@ -714,8 +717,9 @@ class Program:
 
         The result is a sequence of steps, each with the `pc` of an instruction and the `registers` before it
         (r0 to r10, u64), its `text` and its `line` of source; str() has a line for each, with the registers
-        that it changed. `result` is what `run` returns; a fault ends the trace and is its `error`. Options
-        are those of `run`, but that `limit` is 100,000 instructions; it raises as that, but for faults.
+        that it changed. `result` is what `run` returns; a fault ends the trace and is its `error`. `context`,
+        `environment`, `helpers`, `kfuncs` and `limit` (here 100,000 instructions) are those of `run`; it
+        raises as that, but for faults.
 
             print(program.trace(packet))
             [step.registers[0] for step in program.trace(packet) if step.pc == 12]

@@ -80,7 +80,7 @@ def _field(struct: str, field: Field) -> SearchStrategy[Any]:
 
 
 def keys(map_: Any) -> SearchStrategy[bytes]:
-    """Keys of a map, as bytes: of arrays those that are there, of tries with a prefix that is not too long.
+    """Keys of `map_`, as bytes: of arrays those that are there, of tries with a prefix that is not too long.
 
     Raises InputError for what is no map with keys.
     """
@@ -95,13 +95,13 @@ def keys(map_: Any) -> SearchStrategy[bytes]:
 
 
 def values(map_: Any) -> SearchStrategy[bytes]:
-    """Values of a map, as bytes, each member of a struct by itself. Raises InputError for what is no map."""
+    """Values of `map_`, as bytes, each member of a struct by itself. Raises InputError for what is no map."""
     definition = _definition(map_)
     return _bytes_of(definition.value_type, definition.value_size)
 
 
 def contents(map_: Any, *, max_size: int = MOST_ENTRIES) -> SearchStrategy[dict[bytes, bytes]]:
-    """What a map may hold: up to `max_size` entries, and no more than it has room for.
+    """What `map_` may hold: up to `max_size` entries, and no more than it has room for.
 
     Raises InputError for what is no map with keys.
     """

@@ -121,7 +121,7 @@ AT_THE_END: Rules = (("no-fall-off", _falls_off),)
 
 
 def check(prog: Any) -> None:
-    """Check a program (bytes-like, or a Program) against every rule.
+    """Check a program (`prog`: bytes-like, or a Program) against every rule.
 
     A size that is a multiple of 8, from 1 to 1,000,000 instructions; known opcodes; registers in
     range; r10 not written where every run comes; reserved fields zero; jumps and local calls to instructions

@@ -43,7 +43,7 @@ def naming(path: str) -> Iterator[None]:
 
 
 class Writer:
-    """A capture that is written batch by batch; "-" is the standard output.
+    """A capture that is written batch by batch to `path`; "-" is the standard output.
 
     It is a pcap file, of one link type (`link_type`, a u16, else ValueError); where the name ends in
     ".pcapng" it is that, of as many as come. The file has its name when it is whole: what was there before

@@ -11,7 +11,7 @@ from ebpfjit.named import absent
 
 
 def check(code: bytes, *, loops: bool = False) -> None:
-    """Raise VerifierError for the first rule that a program breaks, DecodeError for odd bytes.
+    """Raise VerifierError for the first rule that the program in `code` breaks, DecodeError for odd bytes.
 
     With `loops` a `ja` may go back, as libpcap's programs for `protochain` do; Linux takes no such programs.
     """

@@ -14,7 +14,11 @@ WORD = struct.Struct("<HBBI")
 
 @record
 class Instruction:
-    """One instruction, at the place `pc`; `row` is None where no operation has that code."""
+    """One instruction, at the place `pc`: struct sock_filter.
+
+    `code` is u16, the distances of jumps `jt` and `jf` are u8, the constant `k` is u32. `row` is None where
+    no operation has that code.
+    """
 
     pc: int
     code: int
@@ -39,5 +43,5 @@ def decode(code: bytes) -> tuple[Instruction, ...]:
 
 
 def encode(fields: Iterable[tuple[int, int, int, int]]) -> bytes:
-    """Return the bytes of instructions: code, jt, jf, k each."""
+    """Return the bytes of instructions: `fields` are code, jt, jf, k of each."""
     return b"".join(WORD.pack(*each) for each in fields)

@@ -82,7 +82,7 @@ def run(
     loops: bool = False,
     machine: Machine = "linux",
 ) -> int:
-    """Run a program on a packet (bytes from its link header on) and return what it returns: a u32.
+    """Run the program in `code` on a packet (bytes from its link header on); return what it returns, a u32.
 
     `ancillaries` are what ancillary loads give, by bpf_asm's names ("proto", "ifidx", "vlan_tci", ...:
     table.py). Those that are not there are what Linux's test runs of a frame have: "proto" its ethertype,

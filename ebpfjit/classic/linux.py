@@ -30,9 +30,10 @@ RET, RET_A, JA, RSH, AND = 0x06, 0x16, 0x05, 0x74, 0x54
 
 
 def run_in_linux(code: bytes, packet: Any) -> int:
-    """Return what a program returns for a packet, a u32, as Linux runs it: on a datagram between two sockets.
+    """Return what the program in `code` returns for a packet, a u32, as Linux runs it: on a datagram.
 
-    No rights are needed. Where X leads to a header, which a datagram does not have, the result is 0.
+    It goes from one socket to another. No rights are needed. Where X leads to a header, which a datagram does
+    not have, the result is 0.
 
     Raises KernelUnavailable where this is no Linux, VerifierError and DecodeError for what is no program,
     and InputError for an empty packet and for programs that ask for what a datagram does not have

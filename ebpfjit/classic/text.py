@@ -41,7 +41,9 @@ _HEX = ("and", "or", "xor", "jeq", "jgt", "jge", "jset", "ld", "ldx")
 
 
 def disassemble(code: bytes, dialect: str = "bpf_asm") -> str:
-    """Return a program as text that `assemble` reads; a dialect is "bpf_asm", "tcpdump", "dd" or "ddd".
+    """Return a program (`code`: its bytes) as text that `assemble` reads.
+
+    `dialect` is "bpf_asm", "tcpdump", "dd" or "ddd", else ValueError.
 
     "dd" and "ddd" keep every bit. The other two have no place for what an operation does not use, so that jt,
     jf and k of such instructions are 0 when they are read again; and what no operation is raises
@@ -131,7 +133,9 @@ _WRITERS: dict[str, Callable[[Sequence[Instruction]], Iterator[str]]] = {
 
 
 def assemble(text: str) -> bytes:
-    """Return the bytes (struct sock_filter) of a program, in any of the four dialects, told by how it looks.
+    """Return the bytes (struct sock_filter) of the program in `text`, in one of the four dialects.
+
+    Which one is told by how it looks.
 
     Comments are `; ...`, `// ...`, `/* ... */`, and lines that begin with `#`. As in bpf_asm upper case is
     lower case, but for labels. Raises AssemblyError with line and column.

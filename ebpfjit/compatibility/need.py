@@ -35,8 +35,9 @@ class Need:
     many instructions do. `map` is the name of the map that needs it.
 
     Without `is_needed` it is done without where the kernel lacks it: by loaders (kinds of BTF, weak symbols),
-    or by the program, which asks first whether it is there.
-    `of_types` is true of what only a kernel's types tell: without them nothing is said of it.
+    or by the program, which asks first whether it is there. `of_types` is true of what only a kernel's types
+    tell: without them nothing is said of it. `evidence` is what the types of a
+    kernel hold that has the feature, None where they do not tell.
     """
 
     kind: Kind

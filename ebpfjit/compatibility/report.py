@@ -114,10 +114,11 @@ class Compatibility:
 
 
 class ObjectCompatibility(Mapping[str, Compatibility]):
-    """What an object needs of Linux: the `Compatibility` of each program, by name, in the object's order.
+    """What an object needs of Linux.
 
-    `rest` is what its maps that no program uses, and its types, need. `minimum` is the oldest release that
-    has all of it, as `Compatibility.minimum`.
+    `programs` are the `Compatibility` of each program, by name, in the object's order. `rest` is what its
+    maps that no program uses, and its types, need. `minimum` is the oldest release that has all of it, as
+    `Compatibility.minimum`.
     """
 
     def __init__(self, name: str, programs: Mapping[str, Compatibility], rest: Compatibility) -> None:

@@ -47,11 +47,11 @@ class Kernel:
     types: Btf | None = None
 
     def was_built_without(self, need: Need) -> bool:
-        """Say whether its types lack what they have where there is the feature, whatever its release."""
+        """Say whether its types lack what they have where there is what is `need`ed, whatever its release."""
         return self.types is not None and need.evidence is not None and not shows(self.types, need.evidence)
 
     def has(self, need: Need) -> bool | None:
-        """Say whether it has what a program needs; None where that is not known."""
+        """Say whether it has what a program needs (`need`); None where that is not known."""
         if self.was_built_without(need):
             return False
         if need.of_types:
@@ -72,7 +72,7 @@ def shows(types: Btf, evidence: Evidence) -> bool:
 
 
 def find_kernel(asked: Kernel | Btf | Source) -> Kernel:
-    """Return the kernel that somebody asks for: a release, "running", or a file with the types of one.
+    """Return the kernel that is `asked` for: a release ("5.15"), "running", or a file with the types of one.
 
     Raises EbpfError for a release that the tables do not have, and for types that are not a kernel's,
     LoadError for a file that holds no types, OSError for one that cannot be read, TypeError for a number.

@@ -19,8 +19,9 @@ WIDTH, HEIGHT, CHARACTER = 1200, 18, 7
 
 
 def folded(cost: Cost) -> str:
-    """Return stacks with their instructions, a line each ("filter;parse;filter.c:12 340"), as flame graph
-    tools read them.
+    """Return the stacks of `cost` with their instructions, as tools for flame graphs read them.
+
+    Each has a line: "filter;parse;filter.c:12 340".
     """
     stacks: dict[str, int] = {}
     for frames, share in _stacks(cost):
@@ -64,7 +65,7 @@ def _below(
 
 
 def flame_graph(cost: Cost) -> str:
-    """Return the flame graph as an SVG document: widths are instructions, a title says how many."""
+    """Return the flame graph of `cost` as an SVG document: widths are instructions, a title says how many."""
     tree: dict[tuple[str, ...], float] = {}
     for frames, share in _stacks(cost):
         for depth in range(1, len(frames) + 1):

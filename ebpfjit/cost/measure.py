@@ -80,6 +80,9 @@ def measure(
 ) -> Cost:
     """Return what a program costs on packets, one after the other, with its maps as they are.
 
+    `environment`, `helpers` and `kfuncs` are as for `Program.run`. Time is taken in so many
+    `rounds`, of which the median counts.
+
     Counts are exact and the same each time; maps are left as the packets leave them. Time is measured on
     copies of the program and its maps, in machine code where that is to be had. Raises InputError where there
     is no packet, and for one that the program does not take (too short).

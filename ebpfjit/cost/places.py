@@ -24,7 +24,11 @@ Counted = Iterable[tuple[Program, Mapping[int, int]]]
 
 @dataclass
 class LineCost:
-    """A line of source: the instructions and calls of helpers that were executed of it, over all packets."""
+    """A line of source: the instructions and calls of helpers that were executed of it, over all packets.
+
+    `file` and `line` (from 1) say where it is, `text` what stands there ("" where the object does not
+    know), `function` in which function.
+    """
 
     file: str
     line: int
@@ -36,7 +40,12 @@ class LineCost:
 
 @dataclass
 class FunctionCost:
-    """A function: how often it was entered, its own instructions and calls of helpers, whom it called."""
+    """A function: how often it was entered, its own instructions and calls of helpers, whom it called.
+
+    `name` is the function's, `entered` how often control came to it by a call, or as the program began;
+    `instructions` and `calls` (of helpers) are its own, without those of functions that it called;
+    `callees` are the calls of these, by name.
+    """
 
     name: str
     entered: int = 0

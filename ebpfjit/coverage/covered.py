@@ -19,8 +19,9 @@ Key = tuple[str | None, str | None, str]
 class Covered:
     """A program: how often each instruction was executed, each branch (taken, not taken), by slot.
 
-    `digest` is that of its code and its files. `functions` have names by slot, `places` a (file, line) where
-    it is known, and `targets` say where branches lead. `texts` are lines that the object knows, by file.
+    `name` and `section` are the program's (None for raw bytecode), `digest` is that of its code and its
+    files. `functions` have names by slot, `places` a (file, line) where it is known, and `targets` say where
+    branches lead. `texts` are lines that the object knows, by file.
     """
 
     name: str | None
@@ -35,7 +36,7 @@ class Covered:
 
     @classmethod
     def of(cls, program: Program, counts: Counts) -> Covered:
-        """Return a program with what was counted of it."""
+        """Return a program with what was counted of it (`counts`)."""
         lines = {pc: line for pc in counts.executed if (line := program.line_at(pc)) is not None}
         files = {name: _found(name, program.origin) for name in {line.file for line in lines.values()}}
         texts: dict[str, dict[int, str]] = {}
@@ -70,7 +71,7 @@ class Covered:
         return any(self.executed.values())
 
     def plus(self, other: Covered, sign: int = 1) -> Covered:
-        """Return it with the counts of the same program added, or taken away."""
+        """Return it with the counts of the same program (`other`) added; taken away where `sign` is -1."""
         branches = {}
         for pc, (taken, not_taken) in self.branches.items():
             more = other.branches.get(pc, (0, 0))
@@ -84,7 +85,7 @@ class Covered:
 
     @classmethod
     def from_json(cls, said: Any) -> Covered:
-        """Return what `to_json` gave. Raises InputError for anything else."""
+        """Return what `to_json` gave (`said`). Raises InputError for anything else."""
         try:
             return cls(
                 None if said["name"] is None else str(said["name"]),

@@ -13,7 +13,7 @@ from ebpfjit.record import dataclass
 
 @dataclass
 class Branch:
-    """A conditional jump of a line: how often it was taken, and not, and to which lines it leads."""
+    """A conditional jump of a line: how often it was `taken`, `not_taken`, and `to` which lines it leads."""
 
     taken: int
     not_taken: int
@@ -22,7 +22,7 @@ class Branch:
 
 @dataclass
 class Function:
-    """A function: the line where its code starts, how often it was called, the lines that have code of it."""
+    """A function by `name`: the `line` where its code starts, its `calls`, the `lines` of its code."""
 
     name: str
     line: int
@@ -77,7 +77,7 @@ class FileCoverage:
         return 100 * (len(self.lines) - len(self.missing) + gone) / whole if whole else 100.0
 
     def add(self, other: FileCoverage) -> None:
-        """Add what another program says of the same file."""
+        """Add what another program (`other`) says of the same file."""
         for line, count in other.lines.items():
             self.lines[line] = self.lines.get(line, 0) + count
         for line, branches in other.branches.items():

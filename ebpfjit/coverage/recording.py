@@ -111,7 +111,7 @@ class Coverage:
         return {"format": FORMAT, "programs": [covered.to_json() for covered in self.programs]}
 
     def combine(self, said: Any) -> None:
-        """Add what `to_json` of another one gave. Raises InputError for what is nothing of the kind."""
+        """Add what `to_json` of another one `said`. Raises InputError for what is nothing of the kind."""
         if not isinstance(said, dict) or said.get("format") != FORMAT:
             raise InputError(f"this is no coverage: it does not say {FORMAT!r}")
         programs = said.get("programs")
@@ -120,14 +120,14 @@ class Coverage:
         self._add([Covered.from_json(each) for each in programs])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all counts to a file, whole or not at all."""
+        """Write all counts to the file `path`, whole or not at all. Raises OSError as `open`."""
         target = Path(path)
         partial = target.with_name(f"{target.name}.{os.getpid()}.part")
         partial.write_text(json.dumps(self.to_json()), encoding="utf-8")
         partial.replace(target)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Add what `save` wrote. Raises InputError where that is damaged, OSError where it is not there."""
+        """Add what `save` wrote to `path`. Raises InputError where it is damaged, OSError as `open`."""
         try:
             said = json.loads(Path(path).read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:

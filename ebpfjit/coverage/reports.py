@@ -22,7 +22,7 @@ KINDS = tuple(TO)
 
 
 def text(coverage: Coverage) -> str:
-    """Return a table of what was executed, a line for each file, and the functions that were never called.
+    """Return `coverage` as a table, a line for each file, and the functions that were never called.
 
     Name          Lines  Miss  Branches  Part  Cover  Missing
     filter.c         12     1         8     1    90%  14
@@ -112,7 +112,7 @@ def _lcov_of(file: FileCoverage) -> Iterator[str]:
 
 
 def wanted(said: str) -> list[tuple[str, str | None]]:
-    """Return the reports that a text asks for ("term,lcov:out.lcov"), each with where to, None for the usual.
+    """Return the reports that `said` asks for ("term,lcov:out.lcov"), each with where to, None for the usual.
 
     Raises InputError for a kind that there is none of.
     """

@@ -38,7 +38,7 @@ class Answer:
     `counts` is a pandas DataFrame with a row for each capture and verdict: `capture`, `verdict` (u64),
     `packets`, `bytes`. `maps` are those that were merged, by name: keys (as Python values where the types
     tell and they hash, else bytes) to values. `errors` are those of captures that are damaged or were cut
-    off, by path: what is before that is counted.
+    off, by path: what is before that is counted. `parts` are what the answer was put together from.
     """
 
     counts: pd.DataFrame
@@ -57,10 +57,11 @@ def run(
 ) -> Answer:
     """Run a program over captures, on whatever Dask's scheduler is (a Client that is there, else threads).
 
-    `merge` says by the name of a map how what parts left in it is put together: "sum" (of numbers, also
-    inside of structs and lists: each part adds what it changed), "max", "min", "last" (in the order of the
-    packets) or "list" (of ring and perf buffers the records, else a list of what each part left). `on_fault`
-    is as for `fn.map`. A capture of more than `part_size` bytes is read in parts.
+    `paths` are a path, or several. `merge` says by the name of a map how what parts left
+    in it is put together: "sum" (of numbers, also inside of structs and lists: each part adds what it
+    changed), "max", "min", "last" (in the order of the packets) or "list" (of ring and perf buffers the
+    records, else a list of what each part left). `on_fault` is as for `fn.map`. A capture of more than
+    `part_size` bytes is read in parts.
 
     Raises MapError for a map that a part changed and that `merge` does not name, TypeError for values that
     have no sum, ExecutionError for a fault without `on_fault` (a note says in which capture), what
@@ -81,7 +82,7 @@ def run(
 def packets(program: Program, paths: Paths, *, on_fault: int | None = None, part_size: int = SIZE) -> Any:
     """Return a Dask DataFrame with a row for each packet: `capture`, `timestamp`, `length`, `verdict`.
 
-    `paths` are a path, or several; the rest is as for `run`. The captures are walked at once, to see where
+    `paths`, `on_fault` and `part_size` are as for `run`. The captures are walked at once, to see where
     parts start; the program runs where the frame is computed. Raises CaptureError and OSError at once,
     ExecutionError where it is computed.
     """

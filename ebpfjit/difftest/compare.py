@@ -20,7 +20,7 @@ from ebpfjit.runtime.environment import Clock, Environment
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One input on every engine: `outcomes` by engine, None where an engine has no answer.
+    """One input (`given`) on every engine: `outcomes` by engine, None where an engine has no answer.
 
     `differing` are the names of the fields of `Outcome` in which some engine differs from the
     first. `parting` is the first place where interpreter and machine code part, step by step; with
@@ -41,7 +41,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What comparing came to: a `Comparison` for each input, in order."""
+    """What comparing a `case` came to: `comparisons` has one for each input, in order."""
 
     case: Case
     comparisons: tuple[Comparison, ...]
@@ -77,12 +77,12 @@ def compare(
     what that is made of where there is none (`default_engines`). `build` and `promised` say how machine code
     is made (`Case`).
 
-    A program without a type and maps runs as it is: no verifier refuses it. Machine code runs in
-    this process: one that goes wrong can take it down. Other programs run as `Program.run` has them,
-    in forked processes, so that each engine starts from the maps as they are, and nothing changes them. Time
-    stands still there, and process and random numbers are the same, unless the program has an environment;
-    the kernel has its own.
-    Raises UnknownEngine, JitUnavailable, VerifierError, and what loading a program raises.
+    A program without a type and maps runs as it is: no verifier refuses it. Machine code runs in this
+    process: one that goes wrong can take it down. Other programs run as `Program.run` has them, in forked
+    processes, so that each engine starts from the maps as they are, and nothing changes them. Time stands
+    still there, and process and random numbers are the same, unless the program has an environment; the
+    kernel has its own. Raises TypeError for what is no program, UnknownEngine, JitUnavailable, VerifierError,
+    and what loading a program raises.
     """
     engines = default_engines() if engines is None else engines
     check_engines(engines)
@@ -105,7 +105,7 @@ def compare_program(
     *,
     build: str = "native",
 ) -> Report:
-    """Compare a program with a type or maps; `compare` says the rest."""
+    """Compare a program with a type or maps; `inputs`, `engines` and `build` are those of `compare`."""
     given = tuple(one if isinstance(one, Input) else Input(bytes(one)) for one in inputs)
     case = Case(program.code, given, build, name=program.name or "", type=program.type or "")
     steady = _in_a_steady_world(program)
@@ -139,7 +139,7 @@ def _typed(program: Program, given: Input, engines: Sequence[str], build: str) -
 
 
 def blamed_pc(comparison: Comparison) -> int | None:
-    """Return the pc to look at: where the traces part, or the first fault."""
+    """Return the pc of a `comparison` to look at: where the traces part, or the first fault."""
     if comparison.parting is not None:
         if comparison.parting.pc is not None:
             return comparison.parting.pc
@@ -155,7 +155,7 @@ def assembly_of(case: Case, pc: int) -> str:
 
 
 def compare_case(case: Case, engines: Sequence[str]) -> Report:
-    """Compare a case on every engine, with traces; `compare` says the rest."""
+    """Compare a case on all of `engines`, with traces; `compare` says the rest."""
     if case.type:
         compared = tuple(_typed(typed.linked(case), one, engines, case.build) for one in case.inputs)
         return Report(case, compared)
@@ -165,7 +165,7 @@ def compare_case(case: Case, engines: Sequence[str]) -> Report:
 
 
 def run_all(runners: dict[str, Runner], given: Input) -> Comparison:
-    """Run one input on every engine and compare each with the first."""
+    """Run one input (`given`) on every engine (`runners`, by name) and compare each with the first."""
     outcomes = {name: runner(given) for name, runner in runners.items()}
     return Comparison(given, outcomes, differences(outcomes))
 
@@ -178,7 +178,7 @@ UNKNOWN_TO_THEM = ("BudgetExhausted", "helper raised", "HelperNotFound")
 
 
 def differences(outcomes: dict[str, Outcome | None]) -> tuple[str, ...]:
-    """Return the fields in which some outcome differs from the first, or from what can be right."""
+    """Return the fields in which some of `outcomes` differ from the first, or from what can be right."""
     first = next(iter(outcomes.values()))
     found: dict[str, None] = {}
     if any(other is not None and other.kind in (AUDIT_FAILURE, WRONG_CODE) for other in outcomes.values()):

@@ -160,8 +160,8 @@ def load(
     a program whose type neither its section nor `types` tells is refused too (it else runs on plain memory).
 
     Raises LoadError for anything but a sound object of clang's kind, naming what is wrong and where,
-    MapRefused for a map of `maps` or `pins` that does not fit, and
-    OSError where the file cannot be read. What a file may cost in memory follows from its size
+    MapRefused for a map of `maps` or `pins` that does not fit, and OSError where the file cannot be read,
+    TypeError for arguments that are something else. What a file may cost in memory follows from its size
     (`ebpfjit.elf.budget`), what its maps may from `set_map_memory_limit`.
     """
     if kconfig is not None and not isinstance(kconfig, Mapping):

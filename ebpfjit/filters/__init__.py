@@ -91,9 +91,10 @@ def to_c(
 ) -> str:
     """Return an expression as C source of the XDP program that `to_xdp` gives, to be read, changed and built.
 
-    `name` is the function's. What to do with the file is said in its head; it needs linux/bpf.h, no more.
-    Raises FilterError, also for a loop (protochain); ValueError for an action, or a name that is none of C's;
-    and TranslationError for expressions about what XDP does not have.
+    `match` and `otherwise` are the actions of packets that match, and of the others; `name` is the
+    function's. What to do with the file is said in its head; it needs linux/bpf.h, no more. Raises
+    FilterError, also for a loop (protochain); ValueError for an action, or a name that is none of C's; and
+    TranslationError for expressions about what XDP does not have.
     """
     _check_actions(match, otherwise)
     if not is_function_name(name):

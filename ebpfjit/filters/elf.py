@@ -27,6 +27,8 @@ _REFERRING = frozenset(
 def to_object(program: Program, section: str, *, license: str = "GPL") -> bytes:
     """Return an object with a program that refers to nothing, in a section that says its type ("xdp").
 
+    `license` is what the object says: Linux keeps some helpers for programs under the GPL.
+
     Raises TranslationError for a program that refers to maps, variables or kernel functions, and ValueError
     for a zero byte in a name.
     """

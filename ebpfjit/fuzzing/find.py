@@ -68,7 +68,10 @@ class Witness:
         return self.contexts[-1]
 
     def run(self, program: Program, *, limit: int = LIMIT) -> None:
-        """Run a copy of the program on the interpreter as told here: raises what was found."""
+        """Run a copy of the program on the interpreter as told here: raises what was found.
+
+        It takes at most `limit` instructions.
+        """
         mine = copy.deepcopy(program)
         for map_ in mine.maps:
             entries = self.maps.get(map_.definition.name)
@@ -112,9 +115,9 @@ def find_input(
 
     `reaches` is the pc of the fault (any ExecutionError there counts), with a name before it that of one in a
     program that this one tail-calls, or a function that says of an ExecutionError whether it is one that is
-    looked for. `seeds` are what to begin with: data, or pairs of
-    data and fields of the context. The rest is as for `find_inputs`, which looks for several at once: one
-    search of a program costs less than one for each.
+    looked for. `seeds` are what to begin with: data, or pairs of data and fields of the context. `seconds`,
+    `runs`, `limit` and `seed` are as for `find_inputs`, which looks for several at once: one search of a
+    program costs less than one for each.
     """
     return find_inputs(
         program, [reaches], seeds=seeds, seconds=seconds, runs=runs, limit=limit, seed=seed
@@ -131,16 +134,16 @@ def find_inputs(
     limit: int = LIMIT,
     seed: int = 1,
 ) -> dict[Wanted, Witness]:
-    """Return inputs with which runs of the program end with these faults: those that were found.
+    """Return inputs with which runs of the program end with the `wanted` faults: those that were found.
 
-    Runs are in machine code, where that is to be had; what they show is shown once more by the
-    interpreter, or it is not returned. It ends after so many `seconds` of processor time, or `runs`, or
-    when all are found. Inputs are tried in the same order for the same `seed`: only time may end the
-    search at another place (and helpers that give the time, or random numbers). Programs of all types are
-    run: with packets (short ones first), with the bytes of a struct, with memory where there is no type;
-    with maps as they are, empty, filled with what the program asks for, and full; with fields of the
-    context; and with helpers that return NULL. A run takes `limit` instructions at most. The program and
-    its maps stay as they are.
+    `wanted` and `seeds` are as for `find_input`. Runs are in machine code, where that is to be had; what they
+    show is shown once more by the interpreter, or it is not returned. It ends after so many `seconds` of
+    processor time, or `runs`, or when all are found. Inputs are tried in the same order for the same `seed`:
+    only time may end the search at another place (and helpers that give the time, or random numbers).
+    Programs of all types are run: with packets (short ones first), with the bytes of a struct, with memory
+    where there is no type; with maps as they are, empty, filled with what the program asks for, and full;
+    with fields of the context; and with helpers that return NULL. A run takes `limit` instructions at most.
+    The program and its maps stay as they are.
 
     A program that cannot be run here has no witness. Raises ValueError for a limit that is none.
     """

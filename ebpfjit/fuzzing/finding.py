@@ -17,7 +17,7 @@ Entries = dict[str, list[tuple[bytes, Held]]]
 
 @dataclass
 class Finding:
-    """Something that is wrong: its `kind`, and in words what.
+    """Something that is wrong: its `kind`, and in words what (`text`).
 
     kind            what
     "fault"         the program goes wrong on a packet (a memory fault, a limit that is reached)
@@ -78,6 +78,7 @@ class Finding:
     def pytest(self, object_file: str, program: str, number: int = 1, against: str = "", **how: Any) -> str:
         """Return a test that shows it, as a file: it fails until the program is mended.
 
+        `object_file` is the path of the object that has the program, `number` stands in the test's name.
         `against` is the file of the other version; `how` are fields of `written.Origin`.
         """
         from ebpfjit.fuzzing.written import Origin, pytest_file

@@ -72,10 +72,11 @@ def fuzz(
 
     It ends after `seconds`, or so many `runs`, or with Ctrl-C, with the report so far. `packets` (or structs,
     or memories) are what it starts from, besides those of its own. A run that takes more than `limit`
-    instructions is a finding. Maps are a copy of the program's: runs change them, and where `changes_maps`
-    so does the fuzzer, as if others had filled them, but for those that `check` names. `against` has its own.
-    The program's own maps stay as they are. Where engines are compared, what goes a new way is run by the
-    interpreter and in machine code, and some of the rest.
+    instructions is a finding. Maps are a copy of the program's: runs change them, and where `changes_maps` so
+    does the fuzzer, as if others had filled them, but for those that `check` names. `against` has its own.
+    The program's own maps stay as they are. The same `seed` has the same inputs. With `compare_engines`, what
+    goes a new way is run by the interpreter and in machine code, and some of the rest. `progress` is called
+    with the report now and then.
 
     Raises InputError for another version of another type, and for sizes that the program's runs cannot have;
     an EbpfError for a program that cannot be run here, ValueError for a limit that is none.

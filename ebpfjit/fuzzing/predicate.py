@@ -168,7 +168,9 @@ class Predicate:
     def of_result(
         self, result: Any, packet: bytes, program: Program, context: Mapping[str, Any] | None = None
     ) -> bool:
-        """Return whether it holds of a run: its `Result`, what it was given, its program's maps as they are.
+        """Return whether it holds of a run, by its `result` and its program's maps as they are.
+
+        `packet` and `context` are what it was given.
 
         Raises InputError where it cannot be told.
         """

@@ -105,11 +105,11 @@ class Kernel:
     ) -> KernelResult:
         """Run `program` once and return what it left.
 
-        A program without a type is raw: r1 = address of a copy of `data`, r2 = its length (both 0
-        when empty), other registers 0, the stack zeroed. Packet loads in it read `packet` (`data`
-        where None); r6 is the context then. A typed program gets `data` as its packet, from the
-        first byte it sees. `context` is a `struct xdp_md`, `struct __sk_buff` or the arguments of a
-        tracepoint, as bytes; the kernel sets what it allows of it.
+        A program without a type is raw: r1 = address of a copy of `data`, r2 = its length (both 0 when
+        empty), other registers 0, the stack zeroed. Packet loads in it read `packet` (`data` where None); r6
+        is the context then. A typed program gets `data` as its packet, from the first byte it sees. `context`
+        is a `struct xdp_md`, `struct __sk_buff` or the arguments of a tracepoint, as bytes; the kernel sets
+        what it allows of it. With a `log_level` of 1 or 2 the result has the verifier's log.
 
         Raises KernelVerifierError, KernelUnavailable, LoadError (a type the kernel cannot test),
         InputError (an input the kernel does not run).
@@ -263,7 +263,10 @@ def run_program(
     context: Buffer = b"",
     log_level: int = 0,
 ) -> KernelResult:
-    """Run `program` in the kernel and return what it left; see `Kernel.run_program`."""
+    """Run `program` in the kernel and return what it left.
+
+    `data`, `packet`, `context` and `log_level` are those of `Kernel.run_program`, and so is what is raised.
+    """
     return _shared().run_program(program, data, packet=packet, context=context, log_level=log_level)
 
 

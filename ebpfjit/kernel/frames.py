@@ -46,7 +46,8 @@ REPORTED = (
 class KernelOutcome:
     """What a run in the kernel left: as `runtime.contexts.Outcome`, with r0's low 32 bits.
 
-    `events` are what went to ring and perf buffers: (map name, bytes); perf pads them to 8 bytes.
+    `return_value` is that, `data` the packet, `metadata` what stands before it, `fields` those of the context
+    by name. `events` are what went to ring and perf buffers: (map name, bytes); perf pads them to 8 bytes.
     """
 
     return_value: int
@@ -66,7 +67,8 @@ def run_frame(
 ) -> KernelOutcome:
     """Run a program with a type once in the kernel, its maps filled before and read back after.
 
-    It runs on processor `cpu`, where there is such a one. `license` stands for what the object says.
+    `data` is the packet, or the context's bytes, `fields` are those of the context by name. It runs on
+    processor `cpu`, where there is such a one. `license` stands for what the object says.
 
     Raises MapError (a prog_array of programs of another type), KernelVerifierError, KernelUnavailable,
     LoadError (a type, or a map, that the kernel's test run does not have), InputError (an input the
@@ -93,6 +95,9 @@ def run_frame(
 
 def load_program(program: Program, *, license: str | None = None, cpu: int = 0) -> None:
     """Load a program with its maps, and let go of it: what Linux's verifier says of it.
+
+    `license` stands for what the object says (None: that), `cpu` is the processor whose values per-CPU
+    maps are filled for.
 
     Raises KernelVerifierError, KernelUnavailable, LoadError, and what the loader kept for the program.
     """

@@ -53,8 +53,11 @@ class _Owner:
 class KernelMap(_Owner):
     """A map in the kernel; keys and values are bytes of the sizes given.
 
-    `map_type` is an `enum bpf_map_type`, an array where nothing else is said. Raises
-    KernelUnavailable or EbpfError where the kernel refuses.
+    `key_size` and `value_size` are in bytes, `max_entries` is how many there may be. `map_type` is an `enum
+    bpf_map_type`, an array where nothing else is said; `flags` are BPF_F_*, `extra` is map_extra.
+    `inner_map_fd` is the descriptor of a map like those that a map of maps holds. `name` has at most 15
+    bytes. `types` are the descriptor of a BTF and the ids of key and value in it. Raises KernelUnavailable or
+    EbpfError where the kernel refuses.
     """
 
     def __init__(
@@ -138,10 +141,10 @@ class Link(_Owner):
 class LoadedProgram(_Owner):
     """A program that the kernel's verifier accepted.
 
-    `code` is what the kernel gets, map descriptors filled in; `program_type` an
-    `enum bpf_prog_type`; `first_slot` counts the slots before the caller's own program, for error
-    messages. `log` is the verifier's (level 1 or 2), "" at level 0. Raises KernelVerifierError,
-    KernelUnavailable.
+    `code` is what the kernel gets, map descriptors filled in; `program_type` an `enum bpf_prog_type`;
+    `attributes` are what else the kernel is told; `first_slot` counts the slots before the caller's own
+    program, for error messages. `log` is the verifier's (`log_level` 1 or 2), "" at level 0. Raises
+    KernelVerifierError, KernelUnavailable.
     """
 
     def __init__(

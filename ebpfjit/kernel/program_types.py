@@ -31,8 +31,9 @@ class TestRun(Enum):
 class ProgramType:
     """How the kernel loads and runs programs of one type (include/uapi/linux/bpf.h).
 
-    `packet` says whether it runs on a packet. `network_layer` is true where the kernel's test run
-    takes an Ethernet header off before the program sees the packet.
+    `number` is its enum bpf_prog_type, `test_run` what a test run of it takes, `flags` are those of its
+    BPF_PROG_LOAD. `packet` says whether it runs on a packet. `network_layer` is true where the kernel's test
+    run takes an Ethernet header off before the program sees the packet.
     """
 
     number: int

@@ -259,6 +259,7 @@ def raw_tracepoint_open(fd: int) -> int:
 class LoadAttributes:
     """What BPF_PROG_LOAD is told of a program besides its type and code (union bpf_attr).
 
+    `flags` are prog_flags (BPF_F_*), `license` and `name` are what the program says (of the name 15 bytes).
     `attach_type` is its expected_attach_type, `attach_id` the id of what it is attached to in the kernel's
     BTF. `btf` is the descriptor of the program's own BTF, to which `functions` (struct bpf_func_info) and
     `lines` (struct bpf_line_info) refer.

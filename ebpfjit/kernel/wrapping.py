@@ -34,7 +34,7 @@ _JA_REACH = 1 << 15
 
 @dataclass(frozen=True, slots=True)
 class WrappedProgram:
-    """Bytecode for the kernel; the caller's program starts at slot `first_slot` of it."""
+    """Bytecode for the kernel (`code`); the caller's program starts at slot `first_slot` of it."""
 
     code: bytes
     first_slot: int

@@ -41,7 +41,7 @@ class Listing(str):
         return self.view.to_dict()
 
     def json(self, indent: int | None = None) -> str:
-        """Return the listing as JSON text, indented by so many blanks (None: on one line).
+        """Return the listing as JSON text, `indent`ed by so many blanks (None: on one line).
 
         The keys: `program`, `state` (which code this is, or why there is none), `tier`, `refusal`, `remarks`,
         `legend` (`registers`, `others`, `words`, `labels`, `checks`), `instructions` (`pc`, `bytes`, `text`,

@@ -25,7 +25,7 @@ class Changed:
         self.fill(bytearray(), 0, array("Q"), array("Q"))
 
     def memory(self, size: int) -> bytearray:
-        """Hold nothing any more; return memory for packets.
+        """Hold nothing any more; return memory for packets, of at least `size` bytes.
 
         It is what was held in, where nothing has a view of that, and it is large enough.
         """

@@ -37,7 +37,8 @@ _TASK_KINDS = {
 class Task:
     """The process that a program runs in: `tgid` names the process, `pid` its thread.
 
-    `comm` is its name, of which programs see 15 bytes. `address` is what bpf_get_current_task returns (u64),
+    `uid` and `gid` are whose it is (u32), `cgroup_id` the cgroup it is in (u64). `comm` is its name, of which
+    programs see 15 bytes. `address` is what bpf_get_current_task returns (u64),
     0 for a struct task_struct that holds pid, tgid and comm, where the program's types have one.
     That of an environment may be called: see `Environment.task`. Raises TypeError for anything else.
     """
@@ -103,6 +104,8 @@ def _comm() -> str:
 class Clock:
     """The time of an environment in nanoseconds: the system's (CLOCK_MONOTONIC), or one that stands still.
 
+    `now` is the time at which it stands, None for the system's:
+
     Clock()        the system's; `advance` lets programs see a later time than it is
     Clock(5)       5 until it is moved on
     """
@@ -132,7 +135,9 @@ class Clock:
         return self._now is None and not self._ahead
 
     def advance(self, *, s: float = 0, ms: float = 0, us: float = 0, ns: int = 0) -> int:
-        """Let so much time pass; timers of programs fire in order, each at its time. Return how many did.
+        """Let so much time pass: `s` seconds, `ms`, `us`, `ns`. Return how many timers of programs fired.
+
+        They do so in order, each at its time.
 
         Raises ValueError for a time that passes backwards, and what a timer's function raises.
         """
@@ -199,8 +204,9 @@ class Environment:
     u32. `cpu` is the number of the processor that programs run on,
     `cpus` how many there are: per-CPU maps have a value for each. `task` is the
     process, None for this one, `stack` the return addresses (u64) of its call stack, innermost
-    first. `sockets` are those that lookups find, in this order. The cookies
-    name the packet's socket, its network namespace, and the program's attachment (u64).
+    first. `sockets` are those that lookups find, in this order. `socket_cookie`,
+    `netns_cookie` and `attach_cookie` name the packet's socket, its network namespace, and the program's
+    attachment (u64). `objects` are the structs that were described.
     `gpl_only` says what becomes of helpers that Linux keeps for GPL programs where the object's license is
     another: True, all engines refuse the program; False, none does; None, the kernel engine does, and the
     others warn (LicenseWarning). `network` is what routes and MTUs are looked up in, `tunnel` the key of
@@ -291,11 +297,11 @@ class Environment:
         return self.objects.add(name, members)
 
     def file(self, path: str, /, **members: Any) -> KernelPointer:
-        """Describe a struct file whose f_path bpf_d_path tells as `path`."""
+        """Describe a struct file whose f_path bpf_d_path tells as `path`; `members` are as for `struct`."""
         return self.objects.add("file", members, path=path)
 
     def path(self, path: str, /, **members: Any) -> KernelPointer:
-        """Describe a struct path that bpf_d_path tells as `path`."""
+        """Describe a struct path that bpf_d_path tells as `path`; `members` are as for `struct`."""
         return self.objects.add("path", members, path=path)
 
     def __post_init__(self) -> None:

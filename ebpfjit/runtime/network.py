@@ -39,7 +39,7 @@ def mac_bytes(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A network interface: its MTU in bytes (without the link header) and its link address.
+    """A network interface: its MTU (`mtu`) in bytes, without the link header, and its link address (`mac`).
 
     `forwards` is true where packets that came in by it may be routed. Raises ValueError for a link
     address that is none and an MTU that is no u32, TypeError for what is something else.
@@ -100,11 +100,11 @@ _TUNNEL_KINDS = {
 class Route:
     """A route: packets to `network` ("10.0.0.0/8", "::/0") leave by interface `ifindex`.
 
-    They go to `gateway` where there is one, else straight to their destination; `source` is the
-    preferred source address, `mtu` that of the path (None: the interface's). `kind` is one of
-    KINDS; all but "unicast" forward nothing. `table` is what BPF_FIB_LOOKUP_TBID asks for.
-    Raises ValueError for an address that is none and a number that is no u32, TypeError for what is
-    something else.
+    They go to `gateway` where there is one, else straight to their destination; `source` is the preferred
+    source address, `metric` (u32) decides among routes of one network, the lowest one wins, `mtu` that of the
+    path (None: the interface's). `kind` is one of KINDS; all but "unicast" forward nothing. `table` is what
+    BPF_FIB_LOOKUP_TBID asks for. Raises ValueError for an address that is none and a number that is no u32,
+    TypeError for what is something else.
     """
 
     network: str
@@ -179,7 +179,7 @@ class Network:
         return {ipaddress.ip_address(ip): mac_bytes(mac) for ip, mac in self.neighbours.items()}
 
     def interface(self, ifindex: int) -> Interface | None:
-        """Return an interface by its number, None where there is none."""
+        """Return an interface by its number (`ifindex`), None where there is none."""
         if self.interfaces is not None:
             return self.interfaces.get(ifindex)
         return Interface(mtu=65536 if ifindex == LOOPBACK else 1500) if ifindex > 0 else None
@@ -191,7 +191,7 @@ class Network:
     def route(
         self, address: IpAddress, *, table: int | None = None, ifindex: int | None = None
     ) -> Route | None:
-        """Return the route to an address, None where there is none; of one table, or by one interface."""
+        """Return the route to an address, of one `table`, or by one `ifindex`; None where there is none."""
         matching = (
             route
             for route in self.routes

@@ -41,10 +41,11 @@ Address = tuple[str, int]
 class Socket:
     """A socket of protocol "tcp" or "udp", bound to `local` and, where connected, to `remote`.
 
-    `state` is a TCP_*; where None, a connected socket is established and any other listens.
-    `cookie` names it, `tcp` gives fields of struct bpf_tcp_sock that are not 0. Raises ValueError
-    for a protocol, address, port or field that does not exist or a number that has no room, TypeError for
-    what is something else.
+    `interface` is the number of the one it is bound to (0: none), `mark` and `priority` are its options, and
+    `rx_queue` is the queue of its packets (-1: none). `state` is a TCP_*; where None, a connected socket is
+    established and any other listens. `cookie` names it, `tcp` gives fields of struct bpf_tcp_sock that are
+    not 0. Raises ValueError for a protocol, address, port or field that does not exist or a number that has
+    no room, TypeError for what is something else.
     """
 
     protocol: str

@@ -67,7 +67,7 @@ class OnCall(OnMemory):
 
 
 def check_filter(code: bytes) -> None:
-    """Raise VerifierError for what Linux does not take as a seccomp filter (seccomp_check_filter)."""
+    """Raise VerifierError where Linux does not take `code` as a seccomp filter (seccomp_check_filter)."""
     check(code)
     for each in decode(code):
         row = each.row
@@ -100,9 +100,10 @@ class SeccompProgram(Program):
         """Return the name of the action for a system call: "SCMP_ACT_ALLOW". Without `nr` run as any program.
 
         `nr` is the call's number, or its name; `arch` "x86_64", "aarch64", ..., by default this machine's;
-        `args` are up to six arguments (u64), those that are not given 0. See `decide` for the action's data.
-        Without `nr` the call is the bytes of a struct seccomp_data, or its fields by name, as `context`; then
-        it returns a Result, with `action` and `context`.
+        `args` are up to six arguments (u64), those that are not given 0; `ip` is where the call is made
+        (u64). See `decide` for the action's data. Without `nr` the call is the bytes of a struct
+        seccomp_data, or its fields by name, as `context`, and `options` are those of `Program.run`; then it
+        returns a Result, with `action` and `context`.
 
         Raises LoadError for a name that is none, InputError for a field that is none.
         """
@@ -156,7 +157,7 @@ class SeccompProgram(Program):
 def compare(
     one: SeccompProgram, other: SeccompProgram, arch: str = "", args: Sequence[int] = ()
 ) -> dict[str, tuple[str, str]]:
-    """Return the system calls for which two filters say something else, with both actions, by name.
+    """Return the system calls for which `one` and `other` say something else, with both actions, by name.
 
     `arch` and `args` are as for `SeccompProgram.table`.
     """
@@ -171,7 +172,7 @@ def load(
     capabilities: Collection[str] = DOCKER_CAPABILITIES,
     kernel: str | None = None,
 ) -> SeccompProgram:
-    """Return a seccomp filter.
+    """Return a seccomp filter, which messages call `name`.
 
     `source` is a profile of a container as OCI and Docker have it (JSON text, a mapping, or the path of a
     file), a program of classic BPF as bytes, or its text in any dialect (`tcpdump -dd` and others), or a file
@@ -180,7 +181,7 @@ def load(
     `kernel` ("5.15"), by default a new one, and by the architecture: of an entry of archMap its own.
 
     Raises LoadError for a profile that names what is not there, AssemblyError, VerifierError for what Linux
-    does not take as a filter, and OSError.
+    does not take as a filter, TypeError for a source that is something else, and OSError.
 
         program = seccomp.load("profile.json")
         program.run(nr="mount")  # "SCMP_ACT_ERRNO"
@@ -249,7 +250,9 @@ def _made(code: bytes, name: str) -> SeccompProgram:
 
 def call_data(nr: int | str, arch: str | int = "", args: Sequence[int] = (), ip: int = 0) -> bytes:
     """Return struct seccomp_data of a call, in this machine's byte order but for the halves of arguments,
-    which lie as the architecture has them; `arch` is a name, or a number (AUDIT_ARCH_*).
+    which lie as the architecture has them.
+
+    `nr`, `arch`, `args` and `ip` are those of `SeccompProgram.run`; `arch` may be a number (AUDIT_ARCH_*).
 
     Raises LoadError for names that are none, ValueError for arguments.
     """

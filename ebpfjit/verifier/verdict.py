@@ -62,10 +62,11 @@ class Refusal:
 class Verdict:
     """Whether a program is safe: `status` is "accepted", "refused" or "undecided".
 
-    `errors` are those that do not follow from one another, in order of their slots. `reason` says why it is
-    not decided. `visited` counts instructions that were walked, `states` those that were kept; `stack` are
-    the most bytes of stack that a chain of calls takes. `claims` has for each slot what was known each time
-    the walk came there, where that was asked for: all that any run has there lies in one of them.
+    `name` is the program's. `errors` are those that do not follow from one another, in order of their slots.
+    `reason` says why it is not decided. `visited` counts instructions that were walked, `states` those that
+    were kept; `stack` are the most bytes of stack that a chain of calls takes. `claims` has for each slot
+    what was known each time the walk came there, where that was asked for: all that any run has there lies in
+    one of them.
     """
 
     status: Status

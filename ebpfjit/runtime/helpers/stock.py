@@ -38,7 +38,7 @@ def trace_line(unused1: int, unused2: int, arg3: int, arg4: int, arg5: int) -> s
 
 
 def bpf_trace_printf(unused1: int, unused2: int, arg3: int, arg4: int, arg5: int) -> int:
-    """Print the last three arguments to standard output and return the bytes of the line.
+    """Print `arg3`, `arg4` and `arg5` to standard output and return the bytes of the line.
 
     The line, its newline counted, is `bpf_trace_printf: 0x1, 0xf, 0x20`. It also goes to the
     logger `ebpfjit.trace`, at level INFO, for those who collect it there.
@@ -76,7 +76,7 @@ def sqrti(arg1: int, unused2: int, unused3: int, unused4: int, unused5: int) -> 
 
 
 def strcmp(arg1: int, arg2: int, unused3: int, unused4: int, unused5: int) -> int:
-    """Compare two C strings: 0 where they are equal, else the distance of the first bytes that differ.
+    """Compare the C strings at `arg1` and `arg2`: 0, or the distance of the first bytes that differ.
 
     A null pointer compares as 2**64 - 1. Raises MemoryFault where a string leaves the program's
     memory.

@@ -169,7 +169,7 @@ class Map(ABC):
         return
 
     def lookup_percpu(self, key: bytes, cpu: int) -> int:
-        """Return the address of one processor's value under `key`, 0 where there is none."""
+        """Return the address of processor `cpu`'s value under `key`, 0 where there is none."""
         return 0
 
     def special_at(self, address: int) -> SpecialField | None:

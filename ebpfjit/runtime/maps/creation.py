@@ -58,11 +58,11 @@ KINDS: dict[MapType, Callable[[MapDefinition, Environment], Map]] = {
 
 
 def create(definition: MapDefinition, *, environment: Environment | None = None) -> Map:
-    """Make the map, empty or zeroed; its per-CPU values are those of the environment's processors.
+    """Make the map of a `definition`, empty or zeroed.
 
-    A perf_event_array of no entries gets one for each processor, as libbpf makes it. Raises
-    MapRefused (a LoadError), with the kernel's error number, for a type that is not there and for
-    sizes and flags that the kernel refuses.
+    Its per-CPU values are those of the processors of `environment`. A perf_event_array of no entries gets one
+    for each processor, as libbpf makes it. Raises MapRefused (a LoadError), with the kernel's error number,
+    for a type that is not there and for sizes and flags that the kernel refuses.
     """
     environment = environment if environment is not None else Environment()
     if definition.type == MapType.PERF_EVENT_ARRAY and definition.max_entries == 0:

@@ -98,15 +98,16 @@ class MapTypes:
 class MapDefinition:
     """One map as an object file, or a user, defines it. Sizes in bytes.
 
-    `type` is a MapType, or a number that this version does not know. `flags` are BPF_F_*.
-    `key_type` and `value_type` are there where the object has BTF for them. `inner` is the
-    template of the maps inside. `values` are what `.values` of a BTF definition puts in: (index,
-    name of a program or map). `is_readonly` is true where programs may not write the values
-    (.rodata). `section` is where the definition stands. `extra` is map_extra: how many hash functions
-    a bloom filter uses (0: the kernel's choice), or where an arena is for a user. `types` is what Linux is
-    told of keys and values. `special` are the fields of the value that are the kernel's: locks, timers and
-    the like (`runtime.maps.special`). `variables` are those of a section, for who reads code: offset and
-    name, in order.
+    `key_size` and `value_size` are those of one entry, `max_entries` is how many there may be (of a ring
+    buffer its bytes), `pinning` is libbpf's: 1 for LIBBPF_PIN_BY_NAME. `type` is a MapType, or a number that
+    this version does not know. `flags` are BPF_F_*. `key_type` and `value_type` are there where the object
+    has BTF for them. `inner` is the template of the maps inside. `values` are what `.values` of a BTF
+    definition puts in: (index, name of a program or map). `is_readonly` is true where programs may not write
+    the values (.rodata). `section` is where the definition stands. `extra` is map_extra: how many hash
+    functions a bloom filter uses (0: the kernel's choice), or where an arena is for a user. `types` is what
+    Linux is told of keys and values. `special` are the fields of the value that are the kernel's: locks,
+    timers and the like (`runtime.maps.special`). `variables` are those of a section, for who reads code:
+    offset and name, in order.
     """
 
     name: str

@@ -58,7 +58,7 @@ class PythonMap(Map):
     reasons: dict[int, str] = {}  # noqa: RUF012 - a table that subclasses replace, never changed
 
     def refuse(self, result: int, what: str) -> None:
-        """Raise MapError for a negative error number; `what` is what was tried."""
+        """Raise MapError where an operation came to a `result` below 0; `what` is what was tried."""
         if result >= 0:
             return
         reason = self.reasons.get(-result, GENERAL_REASONS.get(-result, "the kernel refuses it"))
@@ -219,7 +219,7 @@ def _shown(key: Any) -> str:
 
 
 class TypedView:
-    """A map whose keys and values are read as Python values; what has no type stays bytes.
+    """A map (`target`) whose keys and values are read as Python values; what has no type stays bytes.
 
     Writing takes what the map itself takes: bytes, ints, and values of the types.
     """
@@ -264,7 +264,7 @@ class TypedView:
         return default if value is _MISSING else self._value(value)
 
     def put(self, key: Any, value: Any, flags: int = 0) -> None:
-        """Store a value with the flags of an update."""
+        """Store a value under a `key` with the `flags` of an update; it raises as `KeyedMap.put`."""
         self.map.put(key, value, flags)
 
     def keys(self) -> Iterator[Any]:
