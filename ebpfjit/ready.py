@@ -187,6 +187,7 @@ class Ready:
         Raises ExecutionError where they do not say what it looks like.
         """
         load_package("ebpfjit.elf")
+        import_alone("ebpfjit.elf.contexts")
         from ebpfjit.elf.contexts import context_layout
 
         return context_layout(self.program)
@@ -350,6 +351,7 @@ def _map_structs(program: Program) -> tuple[MapStructs | None, dict[int, int]]:
     if not is_read(program.types.btf):
         return None, {}
     load_package("ebpfjit.elf")
+    import_alone("ebpfjit.elf.map_structs")
     from ebpfjit.elf.map_structs import map_structs
 
     structs = map_structs(program)

@@ -7,6 +7,7 @@ imported where somebody asks a class of ours for what the module has of it, `dat
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from reprlib import recursive_repr
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, dataclass_transform, overload
@@ -262,16 +263,47 @@ class _Params:
         self.weakref_slot = options.get("weakref_slot", False)
 
 
+FEW = 6
+"""Objects of a class for which its `__init__` is not worth compiling: a tenth of a millisecond each."""
+
+
 class _Init:
-    """The `__init__` of a dataclass until somebody asks for it."""
+    """The `__init__` of a dataclass until somebody asks for it, or makes more than a few objects."""
 
     def __init__(self, made: type, fields: tuple[Given, ...], *, frozen: bool) -> None:
         self._made, self._fields, self._frozen = made, fields, frozen
+        self._left = FEW
 
     def __get__(self, instance: object | None, owner: type) -> Any:
+        if instance is not None and self._left:
+            self._left -= 1
+            return partial(self._fill, instance)
+        return self._compiled().__get__(instance, owner)
+
+    def _fill(self, instance: object, *values: Any, **named: Any) -> None:
+        """Do what the compiled one does, to which wrong arguments are left."""
+        asked = [each for each in self._fields if each.init]
+        places = [each.name for each in asked if not each.kw_only]
+        given = dict(zip(places, values, strict=False)) | named
+        needed = {each.name for each in asked if each.default is ABSENT and each.default_factory is ABSENT}
+        if len(given) < len(values) + len(named) or not needed <= given.keys() <= {e.name for e in asked}:
+            self._compiled()(instance, *values, **named)  # which says what is wrong
+            return
+        put = object.__setattr__ if self._frozen else setattr
+        for each in self._fields:
+            if each.name in given:
+                put(instance, each.name, given[each.name])
+            elif each.default is not ABSENT:
+                put(instance, each.name, each.default)
+            elif each.default_factory is not ABSENT:
+                put(instance, each.name, each.default_factory())
+        if hasattr(instance, "__post_init__"):
+            instance.__post_init__()
+
+    def _compiled(self) -> Any:
         init = _init_of(self._made, self._fields, frozen=self._frozen)
         self._made.__init__ = init  # type: ignore[misc] # what it would have had from the start
-        return init.__get__(instance, owner)
+        return init
 
 
 def _init_of(made: type, fields: tuple[Given, ...], *, frozen: bool) -> Any:

@@ -248,6 +248,7 @@ class Run:
         if not program.needs_task and not world.environment.has_memory and not of_run:
             return
         load_package("ebpfjit.elf")
+        import_alone("ebpfjit.elf.objects")
         from ebpfjit.elf.objects import check_layout, surroundings
 
         around = self.around[-1] if self.around else None

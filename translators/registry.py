@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ebpfjit.isa.spec import Row
-from ebpfjit.isa.table import OPERATIONS, UNENCODED
+from ebpfjit.isa.table import OPERATIONS
+from ebpfjit.isa.unencoded import UNENCODED
 
 Translator = Callable[[Any, Any], None]
 """translator(insn, cx): writes the text of one instruction; `cx` is the machine's emitter."""

@@ -16,6 +16,9 @@ from ebpfjit.once import import_alone
 if TYPE_CHECKING:
     from ebpfjit.elf.loader import Object, load, read_btf
 
+LATER = ("contexts", "kconfig", "map_structs", "objects")
+"""What not every object needs: contexts by BTF, text of `kconfig=`, struct bpf_map, described structs."""
+
 __all__ = ["Object", "load", "read_btf"]
 
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Container, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 from ebpfjit.elf import globals as variables
 from ebpfjit.elf.reader import ObjectFile, Section
 from ebpfjit.errors import MapError, MapRefused
-from ebpfjit.runtime.maps.arena import Arena
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.maps.rules import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from ebpfjit.runtime.maps.arena import Arena
 
 
 def first_arena(maps: Sequence[Map]) -> int | None:
@@ -36,7 +39,7 @@ class ArenaVariables:
         self.section = next((each for each in sections if each.name == variables.ARENA_SECTION), None)
         self.number = first_arena(order)
         found = order[self.number] if self.number is not None else None
-        self.arena = found if isinstance(found, Arena) else None
+        self.arena = None if found is None or found.refused is not None else cast("Arena", found)
         self._is_refused = found is not None and self.arena is None
         self.lacks = self._lack()
 

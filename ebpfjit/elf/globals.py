@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from copy import copy
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.elf.budget import STEP, OverBudget
@@ -23,10 +23,12 @@ from ebpfjit.elf.special import fields_of_variables
 from ebpfjit.errors import LoadError
 from ebpfjit.named import absent, cut, few
 from ebpfjit.record import dataclass
-from ebpfjit.runtime.maps.arena import Arena
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import Codec, MapDefinition, MapType
 from ebpfjit.runtime.maps.special import SpecialField
+
+if TYPE_CHECKING:
+    from ebpfjit.runtime.maps.arena import Arena
 
 NAMES = (".rodata", ".data", ".bss")
 ARENA_SECTION = ".addr_space.1"
@@ -249,8 +251,9 @@ class Globals(Mapping[str, Any]):
 
 
 def _memory(variable: GlobalVariable) -> memoryview:
-    if isinstance(variable.map, Arena):
-        return variable.map.view(variable.map.user_start + variable.offset, variable.size)
+    if variable.map.definition.type == MapType.ARENA:
+        arena = cast("Arena", variable.map)
+        return arena.view(arena.user_start + variable.offset, variable.size)
     return contents(variable.map)[variable.offset : variable.offset + variable.size]
 
 

@@ -17,11 +17,11 @@ from typing import Any
 from ebpfjit.elf.btf import Btf, Kind
 from ebpfjit.elf.maps import DefinedMap
 from ebpfjit.errors import LoadError, MapError
+from ebpfjit.once import import_alone
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.definition import MapType
-from ebpfjit.runtime.maps.references import ProgArray
 
 NUMBER = r"(?:0[xX][0-9a-fA-F]{1,8}|\d{1,11})"
 IPROUTE2 = re.compile(rf"({NUMBER})/({NUMBER})", re.ASCII)
@@ -149,6 +149,9 @@ def fill(
 
 def _put(array: Any, index: int, value: Any) -> None:
     """Put one value in; a program array that others use already takes it as it takes any."""
+    import_alone("ebpfjit.runtime.maps.references")  # few objects fill maps from the start
+    from ebpfjit.runtime.maps.references import ProgArray
+
     if isinstance(array, ProgArray) and isinstance(value, Program) and array.owner is None:
         array.fill(index, value)
     elif isinstance(value, Map) and value.refused is not None:

@@ -202,6 +202,10 @@ class Row:
 
 def row_named(name: str) -> Row:
     """Return the row of the table that has this name: what a pickled row becomes."""
-    from ebpfjit.isa.table import BY_NAME, UNENCODED  # the table stands on this module
+    from ebpfjit.isa.table import BY_NAME  # the tables stand on this module
 
-    return BY_NAME.get(name) or UNENCODED[name]
+    if name in BY_NAME:
+        return BY_NAME[name]
+    from ebpfjit.isa.unencoded import UNENCODED
+
+    return UNENCODED[name]

@@ -90,7 +90,11 @@ def _digest(*parts: bytes | memoryview) -> bytes:
     return digest.digest()
 
 
-UPPER = frozenset({"assembler", "bench", "cli", "difftest", "elf", "kernel", "listing"})
+UPPER = {
+    "assembler", "bench", "capture", "classic", "cli", "compatibility", "cost", "coverage", "dask",
+    "difftest", "elf", "filters", "fuzzing", "interpreter", "kernel", "listing", "mocks", "prove",
+    "pytest_plugin", "seccomp", "verifier",
+}  # fmt: skip
 """The packages that no byte of machine code depends on: they bring programs, or look at what is there."""
 
 

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
-from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
+from ebpfjit.isa.table import BY_NAME, TABLE
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.memo import Memo
 from ebpfjit.optimizer.code import BOUND, Exit, Op, Way
 from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode, Places

@@ -57,7 +57,7 @@ from collections.abc import Iterator, Sequence
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
-from ebpfjit.isa.table import UNENCODED
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer.remarks import Remark
 from ebpfjit.optimizer.shape import Shape
 from ebpfjit.record import dataclass, field, lazy, record

@@ -21,7 +21,8 @@ from collections.abc import Set
 from typing import Any
 
 from ebpfjit.isa.spec import Kind
-from ebpfjit.isa.table import TABLE, UNENCODED
+from ebpfjit.isa.table import TABLE
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Way
 from ebpfjit.optimizer.flow import without
 

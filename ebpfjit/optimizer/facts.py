@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from ebpfjit.bits import U64_MASK, W64
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind, Row
-from ebpfjit.isa.table import TABLE, UNENCODED
+from ebpfjit.isa.table import TABLE
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer import intervals
 from ebpfjit.optimizer.code import Op
 from ebpfjit.optimizer.dominators import Dominators

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ebpfjit.isa.spec import Kind, Reg, Row
-from ebpfjit.isa.table import NO_OPCODE
+from ebpfjit.isa.unencoded import NO_OPCODE
 from ebpfjit.optimizer.code import Code, Op
 from ebpfjit.record import record
 

@@ -30,7 +30,8 @@ from ebpfjit.analysis.accesses import Promises
 from ebpfjit.bits import U64_MASK, W32, W64, Width
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import FRAME_POINTER, Kind, Row
-from ebpfjit.isa.table import TABLE, UNENCODED
+from ebpfjit.isa.table import TABLE
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer import intervals
 from ebpfjit.optimizer.code import Block, Code, Entry, Op
 from ebpfjit.optimizer.dominators import Dominators

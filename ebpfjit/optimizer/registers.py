@@ -26,7 +26,8 @@ from typing import Any
 from ebpfjit.analysis.entries import OUTWARD_CALLS
 from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
-from ebpfjit.isa.table import TABLE, UNENCODED
+from ebpfjit.isa.table import TABLE
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer.code import CALL_RESULTS, Block, Code, Op, Way
 from ebpfjit.optimizer.flow import value_count
 from ebpfjit.optimizer.last_use import BEHIND, LastUse

@@ -20,7 +20,8 @@ from functools import cache
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
-from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
+from ebpfjit.isa.table import BY_NAME, TABLE
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer.check import results_of
 from ebpfjit.optimizer.code import ALIGNED, BOUND, COUNT, LEAVE, PAY, Block, Code, Entry, Exit, Op, Way
 

@@ -37,7 +37,8 @@ from collections.abc import Sequence
 
 from ebpfjit.bits import W32, W64, Width
 from ebpfjit.isa.spec import Kind, Row
-from ebpfjit.isa.table import BY_NAME, REDUCTIONS, UNENCODED
+from ebpfjit.isa.table import BY_NAME
+from ebpfjit.isa.unencoded import REDUCTIONS, UNENCODED
 from ebpfjit.optimizer.code import BOUND, PAY, Code, Exit, Op, Way
 from ebpfjit.optimizer.counted import MOST_STEP, Counted, Enough, Making, way_back
 from ebpfjit.record import record, replace

@@ -13,7 +13,7 @@ import z3
 
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind, Row
-from ebpfjit.isa.table import REDUCTIONS, UNENCODED
+from ebpfjit.isa.unencoded import REDUCTIONS, UNENCODED
 from ebpfjit.optimizer.code import Op
 from ebpfjit.optimizer.text import from_text
 from ebpfjit.optimizer.vectors import MOST_BYTES, VECTOR_BYTES, vectorise

@@ -12,7 +12,8 @@ from dataclasses import field
 import z3
 
 from ebpfjit.isa.spec import Kind, Row
-from ebpfjit.isa.table import BY_NAME, UNENCODED
+from ebpfjit.isa.table import BY_NAME
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer.code import Op
 from ebpfjit.prove.claims import Claim
 from ebpfjit.prove.code import OPS, Run, formula_of, is_taken

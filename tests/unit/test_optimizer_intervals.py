@@ -10,7 +10,8 @@ from operator import or_
 from ebpfjit.bits import W64, Width
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind
-from ebpfjit.isa.table import TABLE, UNENCODED
+from ebpfjit.isa.table import TABLE
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer import intervals
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED, Interval, compared, low_zeros, zeros_of
 from tests.support.rows import over

@@ -16,7 +16,7 @@ import pytest
 from ebpfjit.bits import W64
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind, Reg, Row
-from ebpfjit.isa.table import UNENCODED
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.jit.assembler import assemble_parts
 from ebpfjit.jit.code_buffer import CodeBuffer
 from ebpfjit.optimizer.check import ARGUMENTS, SCALED, SOURCES

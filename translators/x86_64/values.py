@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ebpfjit.bits import WIDTH_OF_SIZE
 from ebpfjit.isa.spec import Kind
-from ebpfjit.isa.table import UNENCODED
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.translators.operation import Operation
 from ebpfjit.translators.plan import Audit
 from ebpfjit.translators.x86_64.alu import REGULAR

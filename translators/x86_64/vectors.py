@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ebpfjit.isa.spec import Kind
-from ebpfjit.isa.table import UNENCODED
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.translators.operation import Operation
 from ebpfjit.translators.plan import Audit
 from ebpfjit.translators.x86_64.memory import emit_audit, load_address

@@ -24,7 +24,8 @@ from there on accesses and bounds have a `scale`. Linear: each operation is look
 from __future__ import annotations
 
 from ebpfjit.isa.spec import FRAME_POINTER, Kind, Row
-from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
+from ebpfjit.isa.table import BY_NAME, TABLE
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer.code import BOUND, Block, Code, Op
 from ebpfjit.optimizer.flow import homes_of, uses_of, value_count, without
 from ebpfjit.record import lazy

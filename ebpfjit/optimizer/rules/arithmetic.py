@@ -30,7 +30,8 @@ from typing import NamedTuple
 from ebpfjit.bits import W32, W64, Width
 from ebpfjit.isa import semantics
 from ebpfjit.isa.spec import Kind, Row
-from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
+from ebpfjit.isa.table import BY_NAME, TABLE
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Exit, Op, Way
 from ebpfjit.optimizer.flow import homes_of, reads_of, without
 from ebpfjit.optimizer.rules import algebra

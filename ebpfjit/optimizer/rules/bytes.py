@@ -26,7 +26,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ebpfjit.isa.spec import Kind, Row
-from ebpfjit.isa.table import BY_NAME, UNENCODED
+from ebpfjit.isa.table import BY_NAME
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Op
 from ebpfjit.optimizer.flow import uses_of, with_blocks
 

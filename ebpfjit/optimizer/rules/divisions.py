@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 from ebpfjit.bits import W32, W64, Width
 from ebpfjit.isa.spec import Row
-from ebpfjit.isa.table import BY_NAME, UNENCODED
+from ebpfjit.isa.table import BY_NAME
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Op
 from ebpfjit.optimizer.flow import homes_of, with_blocks
 from ebpfjit.optimizer.rules.arithmetic import CONSTANT, LOW_HALF, LOW_ROWS, WIDE, fits

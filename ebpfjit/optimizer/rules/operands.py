@@ -22,7 +22,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ebpfjit.isa.spec import Kind, Row
-from ebpfjit.isa.table import BY_NAME, MEMORY_OPERANDS, TABLE, UNENCODED
+from ebpfjit.isa.table import BY_NAME, TABLE
+from ebpfjit.isa.unencoded import MEMORY_OPERANDS, UNENCODED
 from ebpfjit.optimizer.code import PAY, Block, Code, Op
 from ebpfjit.optimizer.flow import uses_of, with_blocks
 from ebpfjit.optimizer.rules.algebra import COMMUTATIVE

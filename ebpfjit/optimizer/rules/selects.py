@@ -22,7 +22,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ebpfjit.isa.spec import Kind
-from ebpfjit.isa.table import BY_NAME, TABLE, UNENCODED
+from ebpfjit.isa.table import BY_NAME, TABLE
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer.code import Block, Code, Op, Way
 from ebpfjit.optimizer.flow import homes_of, without
 
