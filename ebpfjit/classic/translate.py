@@ -69,12 +69,12 @@ def to_ebpf(
 ) -> Program:
     """Return a program of classic BPF (`code`: its bytes) as an eBPF program of the same behaviour.
 
-    `name` is what errors and listings call it. With the type "socket_filter" it takes packets as runs of that type do, here and in Linux's test runs,
-    with what ancillary loads give in its context; with None plain memory: r1 where the packet starts, r2 its
-    length, which is the fastest. `starts` says what the program's packets begin with: "link" (an Ethernet
-    header), or "network" (IP), where a socket filter's offsets count from that. `ancillaries` are what
-    ancillary loads give, as for `run`, whatever the context has; `loops` is as for `check`, `machine` as for
-    `run`: whose meaning the program has.
+    `name` is what errors and listings call it. With the type "socket_filter" it takes packets as runs of that
+    type do, here and in Linux's test runs, with what ancillary loads give in its context; with None plain
+    memory: r1 where the packet starts, r2 its length, which is the fastest. `starts` says what the program's
+    packets begin with: "link" (an Ethernet header), or "network" (IP), where a socket filter's offsets count
+    from that. `ancillaries` are what ancillary loads give, as for `run`, whatever the context has; `loops` is
+    as for `check`, `machine` as for `run`: whose meaning the program has.
 
     Raises VerifierError as `check`, DecodeError, ValueError for another type or start, and TranslationError
     for ancillary loads that nothing gives (without a context "mark" and others that are not of the packet).

@@ -35,11 +35,10 @@ def ebpf_fuzz(
         def test_it_leaves_packets_alone(packet, result):
             assert result.data == packet
 
-    `check`, `against`, `seed`, `packets`, `limit`, `changes_maps` and `sizes` are those of `fuzz`, and so are
-    `seconds` and `runs`; with neither there are 100,000 runs. `program` may be a function that returns one,
-    called when the test runs. A finding (a fault, a forbidden verdict, another version's verdict) fails the
-    test. Then the test is called once for each packet that went a new way, with those of these names that it
-    has as parameters; all others are pytest's:
+    The `options` are those of `fuzz`; with neither `seconds` nor `runs` there are 100,000 runs. `program` may
+    be a function that returns one, called when the test runs. A finding (a fault, a forbidden verdict,
+    another version's verdict) fails the test. Then the test is called once for each packet that went a new
+    way, with those of these names that it has as parameters; all others are pytest's:
 
         packet    its bytes (of a struct, or memory, where the program gets no packets)
         context   fields of its context, as `Program.run` takes them

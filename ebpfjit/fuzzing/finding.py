@@ -29,8 +29,9 @@ class Finding:
     packet has any). They are bytes of a struct, or memory, for a program that gets no packets: `frames` is
     true where they are such. `maps` are entries that maps have to hold before, by name, and `cleared` those
     maps that hold nothing else than these. `pc` and `line` say where, where that is known, in `program` where
-    that is another one that was tail-called. `count` is how often it was met, `limit` how many instructions a
-    run may take.
+    that is another one that was tail-called. `handlers` are what program arrays hold besides,
+    `other_handlers` those of the other version. `count` is how often it was met, `limit` how many
+    instructions a run may take.
     """
 
     kind: str
