@@ -9,6 +9,7 @@ from typing import Any
 from ebpfjit.errors import JitUnavailable
 from ebpfjit.once import once
 from ebpfjit.program import Program
+from ebpfjit.runtime.counters import OURS
 from ebpfjit.runtime.memory import address_of
 from ebpfjit.vm import EbpfVmMbuff
 
@@ -24,7 +25,7 @@ def run(name: str, data: memoryview, work: bytearray) -> int:
 @once
 def _routine(name: str) -> Routine:
     code = resources.files("ebpfjit.capture").joinpath("routines", f"{name}.bin").read_bytes()
-    machine = EbpfVmMbuff(Program(code, name=name))
+    machine = EbpfVmMbuff(Program(code, name=name, origin=OURS))
     try:
         machine.jit_compile()
     except JitUnavailable:

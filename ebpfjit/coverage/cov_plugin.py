@@ -142,7 +142,7 @@ def report(recorded: Coverage, kind: str, to: Path) -> None:
     """Write coverage.py's report of a kind, "html" or "xml". Raises InputError where nothing was executed."""
     reporters = {}
     for file in recorded.files.values():
-        path = str(Path(file.name).absolute()) if file.is_a_file else file.name
+        path = str(Path(file.name).absolute())  # of what is no file too: coverage.py makes it so
         reporters[path] = _Reporter(path, file, is_page=kind == "html")
     reporters = {path: reporter for path, reporter in reporters.items() if reporter.lines()}
     if not reporters:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ebpfjit.coverage.counts import Counts
+from ebpfjit.disassembler import disassemble_instruction
 from ebpfjit.errors import InputError
-from ebpfjit.program import Program
+from ebpfjit.program import Program, decode
 from ebpfjit.record import dataclass
 
 Key = tuple[str | None, str | None, str]
@@ -43,7 +45,7 @@ class Covered:
         for line in lines.values():
             texts.setdefault(files[line.file], {})[line.line] = line.text
         targets = {pc: insn.target for pc in counts.branches if (insn := program.slots[pc]) is not None}
-        return cls(
+        made = cls(
             program.name,
             program.section,
             sha256(program.code + repr(sorted(files.values())).encode()).hexdigest(),
@@ -54,6 +56,9 @@ class Covered:
             counts.executed,
             counts.branches,
         )
+        if not lines:
+            made.texts[made.label] = _instructions(program.code)
+        return made
 
     @property
     def key(self) -> Key:
@@ -103,6 +108,12 @@ class Covered:
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"this is no coverage of a program: {type(error).__name__}: {error}") from None
+
+
+@lru_cache
+def _instructions(code: bytes) -> dict[int, str]:
+    """Return what stands for the lines of a program without any: instructions, by their slots from 1 on."""
+    return {insn.pc + 1: f"pc {insn.pc}: {disassemble_instruction(insn, 'linux')}" for insn in decode(code)}
 
 
 def _found(file: str, origin: str | None) -> str:

@@ -22,7 +22,8 @@ KINDS = tuple(TO)
 
 
 def text(coverage: Coverage) -> str:
-    """Return `coverage` as a table, a line for each file, and the functions that were never called.
+    """Return `coverage` as a table, a line for each file; then functions that were never called, and what has
+    slots for lines.
 
     Name          Lines  Miss  Branches  Part  Cover  Missing
     filter.c         12     1         8     1    90%  14
@@ -43,6 +44,9 @@ def text(coverage: Coverage) -> str:
     if idle:
         named = (f"{one.name} ({file.shown}:{one.line})" for file, one in idle)
         lines.append(f"never called: {', '.join(named)}")
+    bare = [file.shown for file in files if not file.is_a_file]
+    if bare:
+        lines.append(f"no source is known of {', '.join(bare)}: numbers are slots (pc), counted from 1")
     if not files:
         lines.append("no program was run while coverage was on")
     return "\n".join(lines) + "\n"

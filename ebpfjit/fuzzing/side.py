@@ -16,6 +16,7 @@ from ebpfjit.fuzzing.observed import state_of
 from ebpfjit.fuzzing.samples import Sample
 from ebpfjit.fuzzing.state import Maps
 from ebpfjit.program import Program
+from ebpfjit.ready import ready
 from ebpfjit.runner import Result
 from ebpfjit.runtime import counters
 from ebpfjit.runtime.changed import Changed
@@ -78,6 +79,8 @@ class Side:
             if self.engine == "jit":
                 made = self.program.compile(limit=limit, optimize=optimize, helpers=self.helpers)
                 self.compiled = made if inside(made).gate is not None else None
+            else:
+                ready(self.program)  # which raises for what cannot be run, as compiling does
         maps = {id(map_): map_ for each in self.programs for map_ in each.maps}
         self.handlers = handlers_of(self.program, maps.values())
         """What somebody has put into its program arrays."""

@@ -21,6 +21,8 @@ from ebpfjit.program import Program
 
 Key = tuple[str | None, str | None, bytes, str | None]
 _all: dict[Key, Counters] = {}
+OURS = "<ebpfjit>"
+"""The origin of programs of the library's own, which are nobody's to cover."""
 _asking = 0
 at_exit: list[Callable[[], None]] = []
 """What children that end without Python's own exit call before: they leave what they counted."""
@@ -75,8 +77,8 @@ def counters_of(program: Program) -> Counters:
 
 
 def all_counters() -> Iterator[Counters]:
-    """Yield those of all programs that anybody counted."""
-    yield from [*_all.values()]
+    """Yield those of all programs of users that anybody counted."""
+    yield from [each for each in [*_all.values()] if each.program.origin != OURS]
 
 
 def note_fault(error: ExecutionError, program: Program) -> None:

@@ -14,8 +14,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ebpfjit import EbpfError, ExecutionError, InputError, Program, load
+from ebpfjit import EbpfError, ExecutionError, InputError, Program, capture, load
 from ebpfjit.analysis.verified import Verified
+from ebpfjit.capture import routine
 from ebpfjit.coverage import Coverage, lcov, processes, text, write
 from ebpfjit.coverage.counts import Counts, counts_of
 from ebpfjit.difftest import engines, sources
@@ -183,15 +184,33 @@ def test_reports(filtered: Coverage, tmp_path: Path, monkeypatch: pytest.MonkeyP
         write(filtered, "pdf")
 
 
-def test_a_program_without_lines_counts_by_slot() -> None:
+def test_a_program_without_lines_counts_by_slot(tmp_path: Path) -> None:
     with Coverage() as coverage:
         Program.from_assembly("r0 = 1\nif r1 == 0 goto +1\nr0 = 2\nexit", name="bare").run(
             engine="interpreter"
         )
     file = coverage.files["<bare>"]
     assert file.lines == {1: 1, 2: 1, 3: 0, 4: 1}
-    assert "<bare>" in text(coverage)
+    assert "no source is known of <bare>: numbers are slots" in text(coverage)
+    assert "SF:<bare>" in lcov(coverage)
+    assert ElementTree.parse(write(coverage, "xml", tmp_path / "c.xml")).getroot().get("lines-valid") == "4"
+    (page,) = [
+        each for each in write(coverage, "html", tmp_path / "html").glob("*.html") if "bare" in each.name
+    ]
+    assert "pc 2: r0 = 2" in page.read_text(encoding="utf-8")
     assert (file.branches[2][0].taken, file.branches[2][0].not_taken) == (1, 0)
+
+
+def test_routines_of_the_library_are_nobodys_to_cover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routine, "_routine", routine._routine.__wrapped__)  # made now, not kept
+    with capture.Writer(tmp_path / "c.pcap") as writer:
+        writer.add(bytes(60), 1)
+    with Coverage() as coverage:
+        assert sum(len(batch) for batch in capture.read(tmp_path / "c.pcap")) == 1
+    assert any(each.program.name == "pcap" for each in counters._all.values())
+    assert coverage.programs == []
 
 
 def test_only_what_runs_while_it_is_on_counts() -> None:
