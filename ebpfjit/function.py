@@ -173,7 +173,7 @@ class JitFunction(Sealed):
         from ebpfjit.jit import batch
 
         if offsets is None and hasattr(buffers, "offsets"):
-            found = cast("Places", buffers)
+            found: Any = buffers
             buffers, offsets, lengths = found.buffer, found.offsets, found.lengths
         if stride is not None and offsets is not None:
             raise TypeError("packets have a stride or offsets, not both")
@@ -185,7 +185,7 @@ class JitFunction(Sealed):
         left = None
         if reasons is not None:
             batch.check_reasons(self, reasons)
-        if any(wanted is not None for wanted in (changed, events, output, reasons)):
+        if not (changed is None and events is None and output is None and reasons is None):
             left = batch.Left(changed, events, output, reasons)
         runner = batch.Batch(self, fill, inside(self).plain.stops.mark(), faults, left)
         if stride is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ebpfjit.capture import formats
 from ebpfjit.capture.batch import Batch
 from ebpfjit.capture.formats import Damaged
+from ebpfjit.capture.spare import Spare
 from ebpfjit.capture.walk import NEVER, WRONG, Interface, Status, Walked, walk
 from ebpfjit.capture.windows import Source, Window, Windows, opened
 from ebpfjit.errors import CaptureError
@@ -14,6 +15,9 @@ from ebpfjit.record import dataclass
 
 PACKETS = 1 << 12
 """Packets of a batch, at most, where nothing else is said."""
+
+MOST_COLUMNS = 1 << 22
+"""Bytes of columns that are used again."""
 
 
 def read(source: Source, *, packets: int = PACKETS) -> Iterator[Batch]:
@@ -81,7 +85,7 @@ class Reader:
         self.interfaces = list(state.interfaces)
         self.packed = bytearray().join(each.packed for each in self.interfaces)
         self.position, self.packets = state.position, state.packets
-        self._work = bytearray()
+        self._spare = Spare(MOST_COLUMNS)
 
     @property
     def state(self) -> State:
@@ -116,6 +120,7 @@ class Reader:
                 self._use_link_of(window)
             elif status in WRONG:
                 raise self.damaged(WRONG[status])
+            del window, walked  # their memory is free then, and still in the processor's cache
 
     def _walk(self, window: Window) -> Walked:
         start = self.position - window.start
@@ -124,11 +129,12 @@ class Reader:
         swapped = self.order == ">"
         return walk(
             self.form, window.view, start, self.packed, self.link, swapped=swapped,
-            capacity=self.capacity, work=self._work, stop=max(self.stop - window.start, 0),
+            capacity=self.capacity, spare=self._spare, stop=max(self.stop - window.start, 0),
         )  # fmt: skip
 
     def _batch(self, window: Window, walked: Walked) -> Batch:
-        return Batch(window.view, *walked.columns, self.link, self.packets, self.position)
+        offsets, lengths, times, wires = walked.columns
+        return Batch(window.view, offsets, lengths, times, wires, self.link, self.packets, self.position)
 
     def damaged(self, reason: str) -> CaptureError:
         """Return the error for what comes behind the packets so far."""

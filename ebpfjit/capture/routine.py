@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
@@ -13,12 +14,13 @@ from ebpfjit.runtime.counters import OURS
 from ebpfjit.runtime.memory import address_of
 from ebpfjit.vm import EbpfVmMbuff
 
+_DATA = struct.Struct("<2Q")
 Routine = Callable[[Any, bytearray], int]
 
 
 def run(name: str, data: memoryview, work: bytearray) -> int:
     """Run a routine on a window of a capture, whose address and size it puts in front of the work."""
-    work[:16] = address_of(data).to_bytes(8, "little") + data.nbytes.to_bytes(8, "little")
+    _DATA.pack_into(work, 0, address_of(data), data.nbytes)
     return _routine(name)(data, work)
 
 

@@ -15,6 +15,7 @@ ROWS, ROW = 64, struct.Struct("<3Q")
 TALLY = struct.Struct("<5Q")
 """struct tally of routines.c in front of its rows: address, size, count, used, done."""
 
+_COUNT = struct.Struct("<Q")
 _FIRST = TALLY.size + ROWS * ROW.size
 
 
@@ -23,14 +24,11 @@ class Tally:
 
     def __init__(self) -> None:
         self._work = bytearray(_FIRST)
+        self._added = self._done = 0
         self._others: dict[int, tuple[int, int]] = {}
 
-    def add(self, verdicts: array[int], lengths: memoryview) -> bytes | None:
-        """Count packets; return for each the place of its verdict in `rows`, as a byte.
-
-        None once there are more verdicts than bytes tell, or so many that they have no place there.
-        Raises ValueError where there are not as many lengths as verdicts.
-        """
+    def add(self, verdicts: array[int], lengths: memoryview) -> None:
+        """Count packets. Raises ValueError where there are not as many lengths as verdicts."""
         count = len(verdicts)
         if len(lengths) != count:
             raise ValueError(f"{count} verdicts for {len(lengths)} packets")
@@ -38,13 +36,24 @@ class Tally:
         if len(work) < behind + count:
             work.extend(bytes(behind + count - len(work)))
         work[_FIRST:behind] = lengths.cast("B")
-        struct.pack_into("<Q", work, 16, count)
-        routine.run("tally", memoryview(verdicts), work)
-        done = TALLY.unpack_from(work)[4]
+        _COUNT.pack_into(work, 16, count)
+        done = self._done = routine.run("tally", memoryview(verdicts), work)
+        self._added = count
+        if done == count:
+            return
         for verdict, length in zip(verdicts[done:], lengths[done:], strict=True):
             packets, size = self._others.get(verdict, (0, 0))
             self._others[verdict] = packets + 1, size + length
-        return bytes(memoryview(work)[behind : behind + count]) if done == count else None
+
+    @property
+    def places(self) -> bytes | None:
+        """For each packet that was added last the place of its verdict in `rows`, as a byte.
+
+        None once there are more verdicts than bytes tell, or so many that they have no place there.
+        """
+        behind = _FIRST + 8 * self._added
+        whole = self._done == self._added
+        return bytes(memoryview(self._work)[behind : behind + self._added]) if whole else None
 
     def take_off(self, verdict: int, length: int) -> None:
         """Count a packet less."""

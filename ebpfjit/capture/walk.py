@@ -6,7 +6,8 @@ import struct
 from enum import IntEnum
 
 from ebpfjit.capture import routine
-from ebpfjit.record import dataclass
+from ebpfjit.capture.spare import Spare
+from ebpfjit.record import dataclass, record
 
 WORK = struct.Struct("<5Q4I2Q")
 """struct work of routines.c: address, size, position, capacity, count; status, swapped, link, interfaces;
@@ -18,6 +19,9 @@ INTERFACE = struct.Struct("<2I3Q")
 LARGEST_PACKET = 1 << 24
 LEAST_RECORD = 16
 """Bytes of the shortest record with a packet: a header of pcap."""
+
+MOST_UNUSED = 4
+"""Columns have memory for so many times as many packets as there are; else they are copied."""
 
 NEVER = (1 << 64) - 1
 FINEST = 1 << 33
@@ -39,6 +43,7 @@ class Status(IntEnum):
     STOPPED = 9
 
 
+_STATUS = tuple(Status)
 WRONG = {
     Status.BAD_SIZE: f"a record of more than {LARGEST_PACKET} bytes, or of no possible size",
     Status.BAD_INTERFACE: "a packet of an interface that its section does not describe",
@@ -66,11 +71,11 @@ class Interface:
         return INTERFACE.pack(self.link_type, self.kept, self.divisor, self.units, self.start)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Walked:
     """What a walk found: columns of `count` packets, the position of the next record, why it ended."""
 
-    columns: tuple[memoryview, memoryview, memoryview, memoryview]
+    columns: tuple[memoryview, ...]
     count: int
     position: int
     status: Status
@@ -78,17 +83,15 @@ class Walked:
 
 def walk(
     name: str, window: memoryview, position: int, interfaces: bytes | bytearray, link: int, *,
-    swapped: bool, capacity: int, work: bytearray, stop: int = NEVER,
+    swapped: bool, capacity: int, spare: Spare, stop: int = NEVER,
 ) -> Walked:  # fmt: skip
     """Walk the records of a window from a position in it, at most so many packets of one link type.
 
-    `interfaces` are `packed`. A record at `stop` or behind it is left. `work` is memory for the walk, which
-    may be that of the one before.
+    `interfaces` are `packed`. A record at `stop` or behind it is left. The columns are in memory of `spare`.
     """
     capacity = min(capacity, (len(window) - position) // LEAST_RECORD + 1)
     start, stop_at = WORK.size + 4 * 8 * capacity, WORK.size + 4 * 8 * capacity + len(interfaces)
-    if len(work) < stop_at:
-        work.extend(bytes(stop_at - len(work)))
+    work = spare.take(stop_at)
     work[start:stop_at] = interfaces
     WORK.pack_into(
         work, 0, 0, 0, position, capacity, 0, 0, swapped, link, len(interfaces) // INTERFACE.size,
@@ -96,9 +99,8 @@ def walk(
     )  # fmt: skip
     routine.run(name, window, work)
     _, _, position, _, count, status, *_ = WORK.unpack_from(work)
-    with memoryview(work) as whole, whole[WORK.size : start].cast("Q") as words:
-        columns = [
-            memoryview(bytearray(words[n * capacity : n * capacity + count])).cast("Q") for n in range(4)
-        ]
-    offsets, lengths, times, wires = columns
-    return Walked((offsets, lengths, times, wires), count, position, Status(status))
+    words = memoryview(work)[WORK.size : start].cast("Q")
+    columns = tuple(words[first : first + count] for first in range(0, 4 * capacity, capacity))
+    if MOST_UNUSED * count < capacity:
+        columns = tuple(memoryview(bytearray(column)).cast("Q") for column in columns)
+    return Walked(columns, count, position, _STATUS[status])

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
+from ebpfjit.capture.spare import Spare
 from ebpfjit.errors import CaptureError
 
 Source = str | os.PathLike[str] | BinaryIO
@@ -23,9 +24,6 @@ so many that what each batch takes besides its packets is little.
 Mapping the file takes twice as long: each record is then a place in memory that nobody has touched. And a
 file that is made shorter meanwhile would end the process.
 """
-
-MOST_KEPT = 3
-"""Memory for windows that is used again: the batch before is seldom gone when the next one is read."""
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
@@ -54,7 +52,7 @@ class FileWindows:
     def __init__(self, file: BinaryIO) -> None:
         self._number = file.fileno()
         self._window = NOTHING
-        self._memory: list[bytearray] = []
+        self._memory = Spare(SIZE)
 
     def at(self, position: int, size: int) -> Window:
         """Return a window; see `Windows`."""
@@ -62,32 +60,10 @@ class FileWindows:
         if not start <= position or (position + size > start + len(view) and not is_last):
             del view
             self._window = NOTHING
-            data = self._free(max(size, SIZE))
-            filled = _read_into(self._number, memoryview(data), position)
-            self._window = Window(memoryview(data)[:filled], position, filled < len(data))
+            data = memoryview(self._memory.take(max(size, SIZE)))
+            filled = _read_into(self._number, data, position)
+            self._window = Window(data[:filled], position, filled < len(data))
         return self._window
-
-    def _free(self, size: int) -> bytearray:
-        """Return so many bytes: those of a window whose batches are gone, where there is one.
-
-        New memory would be cleared, page by page, before it is read into: that takes as long as reading.
-        """
-        for data in self._memory:
-            if len(data) == size and _is_free(data):
-                return data
-        made = bytearray(size)
-        if size == SIZE:
-            self._memory = [*self._memory[1 - MOST_KEPT :], made]
-        return made
-
-
-def _is_free(data: bytearray) -> bool:
-    """True where nothing has a view of a bytearray: it could be given another size."""
-    try:
-        data.append(data.pop())
-    except BufferError:
-        return False
-    return True
 
 
 def _read_into(number: int, view: memoryview, position: int) -> int:

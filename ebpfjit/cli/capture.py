@@ -141,6 +141,7 @@ def run(
             for batch in read(file):
                 this.run(batch.frames())
                 step(batch.position)
+                del batch  # the next one has its memory, which is in the processor's cache
         except CaptureError as damaged:
             if not report.total.packets and not this.packets:
                 raise
@@ -224,17 +225,18 @@ class _Batches:
         if causes is not None and self.causes is not None:
             self.causes.update(zip(values, causes, strict=True))
         self.packets += len(batch)
-        places = self.tally.add(values, batch.lengths)
+        self.tally.add(values, batch.lengths)
         for _, line in lines:
             self.report.print(line, self.output)
-        self.report.count_events(name for _, name, _ in events)
+        if events:
+            self.report.count_events(name for _, name, _ in events)
         faulted = {error.index or 0: error for error in faults}
         for index, error in faulted.items():
             self._count_fault(batch, index, error)
         if self.table is not None:
-            self.table.add(batch, self._names(values, places, faulted))
+            self.table.add(batch, self._names(values, faulted))
         if self.writer is not None:
-            self._write(batch, values, places, faulted)
+            self._write(batch, values, faulted)
 
     def end(self) -> None:
         """Put what was counted into the report."""
@@ -263,8 +265,9 @@ class _Batches:
             said = str(error).removeprefix(f"packet {index}: ")
             self.report.error = f"packet {batch.first + index + 1}: {said}"
 
-    def _names(self, values: array[int], places: bytes | None, faulted: Mapping[int, EbpfError]) -> list[str]:
+    def _names(self, values: array[int], faulted: Mapping[int, EbpfError]) -> list[str]:
         """Return what became of each packet."""
+        places = self.tally.places
         if places is not None:
             rows = [_named(value, self.type) for value in self.tally.rows]
             names = [rows[place] for place in places]
@@ -274,14 +277,12 @@ class _Batches:
             names[index] = _fault_name(error)
         return names
 
-    def _write(
-        self, batch: Batch, values: array[int], places: bytes | None, faulted: Mapping[int, EbpfError]
-    ) -> None:
+    def _write(self, batch: Batch, values: array[int], faulted: Mapping[int, EbpfError]) -> None:
         """Write what passes, as the runs left it."""
         assert self.writer is not None
         assert self.changed is not None
         assert self.type is not None  # else nobody knows what passes
-        passes = self.type.lets_pass
+        passes, places = self.type.lets_pass, self.tally.places
         if places is not None:
             table = bytes(map(passes, self.tally.rows))
             keep = bytearray(places.translate(table.ljust(256, b"\0")))

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from ebpfjit.errors import AuditFailure, ExecutionError, InputError, Stopped
 from ebpfjit.jit.callables import tier_up
 from ebpfjit.jit.gate import Gate, takers
 from ebpfjit.jit.routines import routines
-from ebpfjit.record import dataclass, field
+from ebpfjit.record import field, record
 from ebpfjit.runtime import counters
 from ebpfjit.runtime.changed import NO_REASON, Changed
 from ebpfjit.runtime.contexts import XdpContext
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 _BATCH = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _CHECK = ctypes.PYFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)
 _WORD = {name: index for index, name in enumerate(BATCH_WORDS)}
+_Words = ctypes.c_uint64 * len(BATCH_WORDS)
 _ALL_ONES = (1 << 64) - 1
 _USUAL = {kinds: name for name, kinds in USUAL_PAIRS.items()}
 CHUNK = 2048
@@ -43,16 +43,17 @@ CHUNK = 2048
 _SIGNED, _UNSIGNED = "qlin", "QLIN"
 
 
-@dataclass(frozen=True)
+@record
 class Packets:
     """Where packets are, and `count`, how many: `words` for the machine code, `at` for Python.
 
-    `owners` are kept alive, and buffers among them in place.
+    Machine code counts in the words: they are for one batch. `owners` are kept alive, and buffers among
+    them in place.
     """
 
     source: str
     count: int
-    words: dict[str, int]
+    words: ctypes.Array[ctypes.c_uint64]
     at: Callable[[int], Any]
     owners: tuple[Any, ...] = field(repr=False)
 
@@ -73,8 +74,10 @@ def records(buffer: Any, stride: int) -> Packets:
     def at(index: int) -> memoryview:
         return view[index * stride : (index + 1) * stride]
 
-    words = _buffer_words(view) | {"stride": stride}
-    return Packets("stride", view.nbytes // stride, words, at, (view,))
+    count = view.nbytes // stride
+    words = _words(count, view)
+    words[_WORD["stride"]] = stride
+    return Packets("stride", count, words, at, (view,))
 
 
 def places(buffer: Any, offsets: Any, lengths: Any = None) -> Packets:
@@ -91,9 +94,12 @@ def places(buffer: Any, offsets: Any, lengths: Any = None) -> Packets:
         raise ValueError("offsets without lengths are one more than packets: at least one")
     if sizes is not None and len(sizes) != count:
         raise ValueError(f"there are {count} offsets and {len(sizes)} lengths")
-    words = _buffer_words(view) | {"offsets": address_of(starts), "offset_kind": _kind(starts)}
+    words = _words(count, view)
+    offset_kind, length_kind = _KINDS[starts.format], 0
+    words[_WORD["offsets"]], words[_WORD["offset_kind"]] = address_of(starts), offset_kind
     if sizes is not None:
-        words |= {"lengths": address_of(sizes), "length_kind": _kind(sizes)}
+        length_kind = _KINDS[sizes.format]
+        words[_WORD["lengths"]], words[_WORD["length_kind"]] = address_of(sizes), length_kind
 
     def bounds(index: int) -> tuple[int, int]:
         start = starts[index]
@@ -106,7 +112,7 @@ def places(buffer: Any, offsets: Any, lengths: Any = None) -> Packets:
             raise ValueError(f"packet {index}: {where} are not inside the buffer ({view.nbytes} bytes)")
         return view[start : start + size]
 
-    kinds = KINDS[words["offset_kind"]], "" if sizes is None else KINDS[words["length_kind"]]
+    kinds = KINDS[offset_kind], "" if sizes is None else KINDS[length_kind]
     packets = Packets(_USUAL.get(kinds, "pairs"), count, words, at, (view, starts, sizes))
     _check_bounds(packets)
     return packets
@@ -114,18 +120,19 @@ def places(buffer: Any, offsets: Any, lengths: Any = None) -> Packets:
 
 def _check_bounds(packets: Packets) -> None:
     """Raise ValueError for the first packet that is out of bounds."""
-    words = _words_of(packets)
-    bad = _CHECK(routines().addresses[f"check_{packets.source}"])(ctypes.addressof(words))
+    bad = _CHECK(routines().addresses[f"check_{packets.source}"])(ctypes.addressof(packets.words))
     if bad < packets.count:
         packets.at(bad)
 
 
-def _buffer_words(view: memoryview) -> dict[str, int]:
-    return {
-        "base": address_of(view),
-        "size": view.nbytes,
-        "writable": 0 if view.readonly else _ALL_ONES,
-    }
+def _words(count: int, view: memoryview | None = None) -> ctypes.Array[ctypes.c_uint64]:
+    """Return the words of a batch of so many packets, in a buffer where there is one."""
+    words = _Words()
+    words[_WORD["count"]], words[_WORD["turn"]] = count, SLICE
+    if view is not None:
+        words[_WORD["base"]], words[_WORD["size"]] = address_of(view), view.nbytes
+        words[_WORD["writable"]] = 0 if view.readonly else _ALL_ONES
+    return words
 
 
 def _integers(values: Any, what: str) -> memoryview:
@@ -155,22 +162,9 @@ _KINDS = {
 }
 
 
-def _kind(integers: memoryview) -> int:
-    return _KINDS[integers.format]
-
-
 def _zeros(count: int) -> array[int]:
     """Return so many u64. array("Q", bytes(8 * count)) takes ten times as long."""
     return array("Q", (0,)) * count
-
-
-def _words_of(packets: Packets) -> ctypes.Array[ctypes.c_uint64]:
-    words = (ctypes.c_uint64 * len(BATCH_WORDS))()
-    for name, value in packets.words.items():
-        words[_WORD[name]] = value
-    words[_WORD["count"]] = packets.count
-    words[_WORD["turn"]] = SLICE
-    return words
 
 
 Event = tuple[int, str, bytes]
@@ -278,21 +272,14 @@ class Left:
         if self.output is not None and world.output:
             self.output += [(index, line) for line in world.output]
 
-    @contextmanager
-    def taking(self, words: Any) -> Iterator[None]:
-        """Have runs of these words hand over what they leave, for the length of a block."""
+    def taker(self, execution: Execution, ended: bool) -> None:
+        """Take what a run of the words that were lent leaves."""
+        self.take(self.first + self.words[_WORD["index"]], execution, ended=ended)
 
-        def taker(execution: Execution, ended: bool) -> None:
-            self.take(self.first + words[_WORD["index"]], execution, ended=ended)
-
-        address = ctypes.addressof(words)
-        takers[address] = taker
-        try:
-            yield
-        finally:
-            del takers[address]
-            self.give_back()
-            self.words = None
+    def stop_taking(self) -> None:
+        """Machine code has come to the end of the words."""
+        self.give_back()
+        self.words = None
 
 
 def check_reasons(function: Any, reasons: Any) -> None:
@@ -303,7 +290,7 @@ def check_reasons(function: Any, reasons: Any) -> None:
         raise ValueError("this function remembers no reasons: compiling.with_reasons makes one that does")
 
 
-@dataclass(frozen=True)
+@record
 class Batch:
     """How packets are run: by the function's gate, where there is one, else by calls, one at a time.
 
@@ -335,7 +322,7 @@ class Batch:
         results = _zeros(packets.count)
         left = self.left
         if left is not None:
-            left.begin(packets.count, packets.words["size"])
+            left.begin(packets.count, packets.words[_WORD["size"]])
         self._run(packets, results, 0)
         if left is not None:
             left.end()
@@ -351,7 +338,8 @@ class Batch:
             left.begin(count, 64 * count)
         for start in range(0, count, CHUNK):
             chunk = tuple(items[start : start + CHUNK])
-            words = {"items": id(chunk) + tuple.__basicsize__}
+            words = _words(len(chunk))
+            words[_WORD["items"]] = id(chunk) + tuple.__basicsize__
             packets = Packets("objects", len(chunk), words, chunk.__getitem__, (chunk,))
             self._run(packets, results, start)
         if len(items) != count:
@@ -363,16 +351,19 @@ class Batch:
     def _run(self, packets: Packets, results: array[int], first: int) -> None:
         """Put what the program returns for packets into the results from `first` on."""
         gate = self._gate(packets.count)
-        with gate.lane.taken() if gate and gate.lane else nullcontext(True) as free:
-            if gate is not None and free:
+        if gate is not None and (gate.lane is None or gate.lane.take()):
+            try:
                 self._run_natively(gate, packets, results, first)
-                return
+            finally:
+                if gate.lane is not None:
+                    gate.lane.give_back()
+            return
         for index in range(packets.count):
             self.mark.check()
             results[first + index] = self._one(packets, index, first)
 
     def _run_natively(self, gate: Gate, packets: Packets, results: array[int], first: int) -> None:
-        words = _words_of(packets)
+        words = packets.words
         words[_WORD["results"]] = results.buffer_info()[0] + results.itemsize * first
         words[_WORD["source"]] = routines().addresses[f"source_{packets.source}"]
         words[_WORD["unlocked"]] = gate.compiled.unlocked
@@ -384,8 +375,13 @@ class Batch:
             self._loop(gate, packets, results, first, words)
             return
         left.lend(words, first, gate.lane)
-        with left.taking(words):
+        address = ctypes.addressof(words)
+        takers[address] = left.taker
+        try:
             self._loop(gate, packets, results, first, words)
+        finally:
+            del takers[address]
+            left.stop_taking()
 
     def _loop(self, gate: Gate, packets: Packets, results: array[int], first: int, words: Any) -> None:
         """Run packets in machine code, those in between that it leaves to Python by a call."""

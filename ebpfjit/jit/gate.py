@@ -9,8 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -189,17 +188,16 @@ class Lane:
         """Where the lane's words are."""
         return ctypes.addressof(self._words)
 
-    @contextmanager
-    def taken(self) -> Iterator[bool]:
-        """Keep the lane for the length of a block; False where a run is using it."""
+    def take(self) -> bool:
+        """Keep the lane, until it is given back; False where a run is using it."""
         if self._words[_LANE["busy"]]:
-            yield False
-            return
+            return False
         self._words[_LANE["busy"]] = 1
-        try:
-            yield True
-        finally:
-            self._words[_LANE["busy"]] = 0
+        return True
+
+    def give_back(self) -> None:
+        """Let other runs have the lane."""
+        self._words[_LANE["busy"]] = 0
 
 
 class Gate:

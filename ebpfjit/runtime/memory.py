@@ -86,10 +86,12 @@ def address_of(buffer: Any) -> int:
     The address is good while the buffer lives and keeps its size. Raises TypeError for an object without the
     buffer protocol and BufferError for one that is not contiguous, as Python does.
     """
-    pinned = _PyBuffer()
     flat = memoryview(buffer)
     if not flat.c_contiguous:
         raise BufferError(_NOT_CONTIGUOUS)
+    if flat.nbytes and not flat.readonly:
+        return ctypes.addressof(ctypes.c_char.from_buffer(flat))  # a tenth of the time
+    pinned = _PyBuffer()
     _get_buffer(ctypes.py_object(flat), ctypes.byref(pinned), _PYBUF_SIMPLE)
     address = pinned.buf or 0
     _release_buffer(ctypes.byref(pinned))
