@@ -39,6 +39,7 @@ from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops, may_end_rights
 from ebpfjit.runtime.kfuncs.given import Given, given_functions, with_weak
 from ebpfjit.runtime.kfuncs.table import functions_of
+from ebpfjit.runtime.maps.definition import MapType
 from ebpfjit.runtime.memory import Region, Stack, stopped_by
 from ebpfjit.runtime.shared import SharedRegions
 
@@ -106,6 +107,7 @@ def _typed_function(
     """
     load_package("ebpfjit.jit")
     from ebpfjit.jit.gate import why_not
+    from ebpfjit.jit.sending import channels_of
 
     environment = environment_of(start.program) if origin is None else origin.environment
     compiled = start.machine_code(environment)
@@ -143,6 +145,14 @@ def _typed_function(
         cells=_cells(start, environment),
         grows=any(map_.definition.inner is not None for map_ in start.maps.values()),
         tails=None if (known := find()) is None else known.table_of(start.maps.values()),
+        channels=partial(channels_of, list(start.maps.values()), environment.cpu) if _sends(start) else None,
+    )
+
+
+def _sends(start: Ready) -> bool:
+    """True where a program has maps that take events."""
+    return any(
+        map_.definition.type in (MapType.RINGBUF, MapType.PERF_EVENT_ARRAY) for map_ in start.maps.values()
     )
 
 

@@ -180,7 +180,34 @@ BATCH_WORDS = (
     "reasons",  # address of u64 for each packet: the slot that set r0; 0 where nobody asks
     "left_start",  # the packet that found no room
     "left_size",
+    "sent",  # address of memory for what runs send, `sent_room` bytes, `sent_used` of them; 0: Python's
+    "sent_room",
+    "sent_used",
+    "channels",  # the table of maps that runs send to: CHANNEL_WORDS each
+    "channels_stop",
+    "reserved",  # address of the record of a ring that the run has reserved, 0 for none
+    "reserved_size",
+    "reserved_channel",
+    "reserved_place",  # the address behind the call that did so, in the code of which state
+    "reserved_state",
 )
+
+CHANNEL_WORDS = (
+    "map",  # its address, which programs have
+    "kind",  # RING_CHANNEL, PERF_CHANNEL
+    "memory",  # of a ring; of perf events the processor on which programs run
+    "mask",  # of a ring: its size less 1
+    "ends",  # where the ring has its producer and consumer; where it is counted how often listeners changed
+    "last",  # the producer when a run of the batch moved it last; that count when the batch began
+    "index",  # the packet whose run did so
+    "owed",  # by how much, in that run
+)
+RING_CHANNEL, PERF_CHANNEL = range(2)
+RING_HEADER = 8  # bytes in front of a record of a ring
+ENTRY_SIZE = 32
+"""What stands in front of the bytes that a run sent: the packet, the channel, the size, where in the ring."""
+DISCARDED = 1 << 32
+"""In the size of a record that was reserved and then dropped: there are no bytes."""
 
 KINDS = ("64", "i32", "u32")  # the integers that offsets and lengths may be, by their number
 USUAL_PAIRS = {

@@ -58,8 +58,13 @@ PACKETS = (
     "skb_load_bytes",
     "skb_pull_data",
     "tail_call",
+    "ringbuf_output",
+    "ringbuf_reserve",
+    "ringbuf_submit",
+    "ringbuf_discard",
+    "perf_event_output",
 )
-"""Helpers that have a routine (`packets`, `tails`), by Linux's name without bpf_."""
+"""Helpers that have a routine (`packets`, `tails`, `events`), by Linux's name without bpf_."""
 
 
 def host_symbol(routine: str) -> str:

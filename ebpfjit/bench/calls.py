@@ -10,7 +10,9 @@ Each comparison is between two ways to do the same, which take turns in one proc
               helper is called in Python, as all were that Python did
     helpers   a program that calls a helper which returns its first argument: a Python function,
               through the gate, and the same function as a ctypes callback
-    batch     fn.map over packets of 64 bytes, and a loop in C that calls the same machine code
+    batch     fn.map over packets of 64 bytes, and a loop in C that calls the same machine code; and one as
+              users of uBPF write it: it calls a bare function, which checks and counts nothing, has no
+              block to be filled in, and gets no stack of zeros
     threads   two threads that run a program without Python's lock, and one thread
 
 The C extension and the C loop are built with the system's compiler, and left out where there is none.
@@ -35,6 +37,7 @@ from ebpfjit.bench.benchmark import Bars, Benchmark, Section, Step
 from ebpfjit.bench.measure import BenchError, Rounds, Way, in_turn, median, timed
 from ebpfjit.function import JitFunction, raw_execution
 from ebpfjit.jit.entry import Run
+from ebpfjit.jit.map_routines import compile_routine
 from ebpfjit.jit.routines import WORD, routines
 from ebpfjit.literals import named_type
 from ebpfjit.program import Program
@@ -103,6 +106,20 @@ long by_offsets(run_t run, uint64_t *block, uint64_t program, uint64_t base, uin
         if (offset > size || length > size - offset) return i;
         block[ARGUMENT_2] = length;
         if (one(run, block, program, base + offset, &results[i])) return i;
+    }
+    return count;
+}
+typedef uint64_t (*bare_t)(uint64_t packet, uint64_t length);
+long bare_by_stride(bare_t function, uint64_t base, long stride, long count, uint64_t *results) {
+    for (long i = 0; i < count; i++) results[i] = function(base + i * stride, stride);
+    return count;
+}
+long bare_by_offsets(bare_t function, uint64_t base, uint64_t size, long count, uint64_t *results,
+                     const int64_t *offsets, const int64_t *lengths) {
+    for (long i = 0; i < count; i++) {
+        uint64_t offset = offsets[i], length = lengths[i];
+        if (offset > size || length > size - offset) return i;
+        results[i] = function(base + offset, length);
     }
     return count;
 }
@@ -275,7 +292,47 @@ def compare_packet_helpers(rounds: Rounds) -> list[Comparison]:
         ways = {"code": in_processor_time(in_code, packet), "Python": in_processor_time(called, packet)}
         times = in_turn(ways, rounds)
         found.append(Comparison(name, times["code"], "the same in Python", times["Python"], None))
-    return found
+    return [*found, compare_events(rounds)]
+
+
+RECORD = f"""
+    mov r2, 16
+    mov r3, 0
+    call {NUMBERS["bpf_ringbuf_reserve"]}
+    jeq r0, 0, +4
+    stdw [r0+0], 1
+    mov r1, r0
+    mov r2, 0
+    call {NUMBERS["bpf_ringbuf_submit"]}
+    mov r0, 2
+    exit
+"""
+LOAD_RING = bytes((0x18, 5 << 4 | 1)) + bytes(14)
+"""r1 = map 0"""
+
+
+def compare_events(rounds: Rounds) -> Comparison:
+    """Compare packets of a batch of which each sends a record with the same where Python does that."""
+    ring = create(MapDefinition("ring", MapType.RINGBUF, 0, 0, 1 << 16))
+    program = Program(LOAD_RING + assemble(RECORD), name="records", type=named_type("xdp"))
+    program = replace(program, references={0: ring.address}, maps=(ring,))
+    reserve = table.bound()[NUMBERS["bpf_ringbuf_reserve"]]
+
+    def in_python(*numbers: int) -> int:
+        return reserve(*numbers)
+
+    ways = {}
+    for name, helpers in (("code", {}), ("Python", {"bpf_ringbuf_reserve": in_python})):
+        function = program.compile(optimize=True, helpers=helpers)
+
+        def work(function: JitFunction = function) -> None:
+            events: list[tuple[int, str, bytes]] = []
+            function.map([bytes(SIZE)] * PACKETS, events=events)
+            assert len(events) == PACKETS
+
+        ways[name] = timed(work, PACKETS, clock=time.process_time_ns)
+    times = in_turn(ways, rounds)
+    return Comparison("a record, in a batch", times["code"], "the same in Python", times["Python"], None)
 
 
 def compare_helpers(count: int, rounds: Rounds) -> list[Comparison]:
@@ -347,9 +404,20 @@ class Packets:
             assert loop(*words, ctypes.c_uint64(number), self.count, *where) & 0xFFFFFFFF == self.count
             return results
 
+        routine = compile_routine(self.function.program)
+
+        def bare(loop: Any, number: int, *arrays: array[int]) -> array[int]:
+            results = array("Q", bytes(8 * self.count))
+            where = [ctypes.c_uint64(a.buffer_info()[0]) for a in (results, *arrays)]
+            known = (ctypes.c_uint64(routine.address), ctypes.c_uint64(base), ctypes.c_uint64(number))
+            assert loop(*known, ctypes.c_long(self.count), *where) & 0xFFFFFFFF == self.count
+            return results
+
         return {
             "C, stride": lambda: results_of(library.by_stride, SIZE),
             "C, offsets": lambda: results_of(library.by_offsets, len(self.buffer), offsets, lengths),
+            "bare, stride": lambda: bare(library.bare_by_stride, SIZE),
+            "bare, offsets": lambda: bare(library.bare_by_offsets, len(self.buffer), offsets, lengths),
         }
 
 
@@ -369,6 +437,11 @@ def compare_batches(count: int, rounds: Rounds) -> list[Comparison]:
         Comparison(f"map, {name}", times[name], "C loop", times[f"C, {name}"], most)
         for name, most in (("stride", 1.1), ("offsets", 1.2))
         if f"C, {name}" in times
+    ]
+    found += [
+        Comparison(f"map, {name}", times[name], "C loop, bare function", times[f"bare, {name}"], None)
+        for name in ("stride", "offsets")
+        if f"bare, {name}" in times
     ]
     if not found:
         found = [Comparison("map, offsets", times["offsets"], "map, stride", times["stride"], None)]
@@ -437,7 +510,8 @@ def _packet_helpers(found: Sequence[Comparison]) -> Section:
 
 
 def _batch(found: Sequence[Comparison]) -> Section:
-    remarks = [f"{one.title}: {1e3 / median(one.ours):.0f} million packets a second." for one in found]
+    rates = {one.title: 1e3 / median(one.ours) for one in found}
+    remarks = [f"{title}: {rate:.0f} million packets a second." for title, rate in rates.items()]
     title = f"A batch: packets of {SIZE} bytes, one load of each: a packet"
     return section("batch", title, found, [*remarks, *_without("the C loop")])
 

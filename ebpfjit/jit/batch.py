@@ -11,12 +11,13 @@ import ctypes
 from array import array
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ebpfjit.errors import AuditFailure, ExecutionError, InputError, Stopped
 from ebpfjit.jit.callables import tier_up
-from ebpfjit.jit.gate import Gate, takers
+from ebpfjit.jit.gate import Gate, called_at, takers
 from ebpfjit.jit.routines import routines
+from ebpfjit.jit.sending import Event, Sending
 from ebpfjit.record import field, record
 from ebpfjit.runtime import counters
 from ebpfjit.runtime.changed import NO_REASON, Changed
@@ -26,9 +27,6 @@ from ebpfjit.runtime.memory import address_of, flat_view
 from ebpfjit.runtime.world import World, empty_buffers
 from ebpfjit.sealed import inside
 from ebpfjit.translators.block import BATCH_WORDS, CALL_COST, FINISHED, KINDS, NO_ROOM, USUAL_PAIRS
-
-if TYPE_CHECKING:
-    from ebpfjit.jit.gate import Lane
 
 _BATCH = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _CHECK = ctypes.PYFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p)
@@ -167,7 +165,6 @@ def _zeros(count: int) -> array[int]:
     return array("Q", (0,)) * count
 
 
-Event = tuple[int, str, bytes]
 Line = tuple[int, str]
 
 
@@ -191,6 +188,7 @@ class Left:
         self.offsets, self.lengths = array("Q"), array("Q")
         self.words: Any = None
         self.first = 0
+        self.sending: Sending | None = None
 
     def begin(self, count: int, size: int) -> None:
         """Make room for so many packets, and for so many bytes at first."""
@@ -207,12 +205,15 @@ class Left:
         if self.changed is not None:
             self.changed.fill(self.data, self.used, self.offsets, self.lengths)
 
-    def lend(self, words: Any, first: int, lane: Lane | None) -> None:
-        """Write into a batch's words where machine code is to put packets."""
+    def lend(self, words: Any, first: int, gate: Gate) -> None:
+        """Write into a batch's words where machine code is to put packets, and what runs send."""
         self.words, self.first = words, first
+        if self.events is not None and gate.channels is not None and (channels := gate.channels()):
+            self.sending = Sending(channels, words, first, self.events, called_at)
         if self.reasons is not None:
             words[_WORD["reasons"]] = self.causes.buffer_info()[0] + 8 * first
         if self.changed is not None:
+            lane = gate.lane
             context = lane.context if lane is not None else None
             words[_WORD["after_offsets"]] = self.offsets.buffer_info()[0] + 8 * first
             words[_WORD["after_lengths"]] = self.lengths.buffer_info()[0] + 8 * first
@@ -272,14 +273,25 @@ class Left:
         if self.output is not None and world.output:
             self.output += [(index, line) for line in world.output]
 
-    def taker(self, execution: Execution, ended: bool) -> None:
+    def adopt(self, execution: Execution) -> None:
+        """Give what a run of the words that were lent has sent to its world."""
+        if self.sending is not None and execution.world is not None:
+            self.sending.adopt(execution.world)
+
+    def hand_over(self, execution: Execution, *, ended: bool) -> None:
         """Take what a run of the words that were lent leaves."""
         self.take(self.first + self.words[_WORD["index"]], execution, ended=ended)
 
+    def take_events(self) -> None:
+        """Take what machine code has collected of events: no run of the words is going on."""
+        if self.sending is not None:
+            self.sending.take()
+
     def stop_taking(self) -> None:
         """Machine code has come to the end of the words."""
+        self.take_events()
         self.give_back()
-        self.words = None
+        self.words = self.sending = None
 
 
 def check_reasons(function: Any, reasons: Any) -> None:
@@ -374,9 +386,9 @@ class Batch:
         if left is None:
             self._loop(gate, packets, results, first, words)
             return
-        left.lend(words, first, gate.lane)
+        left.lend(words, first, gate)
         address = ctypes.addressof(words)
-        takers[address] = left.taker
+        takers[address] = left
         try:
             self._loop(gate, packets, results, first, words)
         finally:
@@ -415,6 +427,8 @@ class Batch:
 
     def _one(self, packets: Packets, index: int, first: int) -> int:
         left, at = self.left, first + index
+        if left is not None:
+            left.take_events()
         try:
             if left is None:
                 value: int = self.function(packets.at(index))

@@ -10,7 +10,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from ebpfjit.bits import W64
@@ -29,10 +29,12 @@ from ebpfjit.jit.routines import (
     routines,
     word,
 )
+from ebpfjit.jit.sending import Channels
 from ebpfjit.jit.stock import LeafHelper
 from ebpfjit.jit.tails import Table
 from ebpfjit.once import OwnLock, once
 from ebpfjit.options import Options
+from ebpfjit.program import Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime import faults, held
 from ebpfjit.runtime.contexts import SkbContext, XdpContext
@@ -212,7 +214,8 @@ class Gate:
     replaced meanwhile holds `lock`, which goes over to the new one. Where it `grows`, runs may come to have
     memory in a lane that `allowed` has not: that of maps inside of maps. `tails` is where runs go on in other
     programs: they get room for whatever these need. `world` makes what the helpers of a run work on, where
-    there is no lane, whose `begin` does.
+    there is no lane, whose `begin` does. `channels` are the maps to which batches may send without Python,
+    as they are when one begins.
     Raises ExecutionError for code that was promised more than runs of this shape have.
     """
 
@@ -237,6 +240,7 @@ class Gate:
         grows: bool = False,
         tails: Table | None = None,
         world: Callable[[], World] | None = None,
+        channels: Callable[[], Channels] | None = None,
     ) -> None:
         check(compiled.recipe, _given(shape, lane, mbuff, rights))
         self.rights = rights
@@ -255,6 +259,7 @@ class Gate:
         self._kept: tuple[tuple[int, int, int], memoryview, memoryview] | None = None
         self._limits = _limit_table(compiled)
         self.cells, self.grows, self.tails = cells, grows, tails
+        self.channels = channels
         self._cells = (ctypes.c_uint64 * (2 * len(cells)))(*(word for cell in cells for word in cell))
         program = compiled.verified.program
         loads_packets = not PACKET_LOADS.isdisjoint(program.operations)
@@ -336,6 +341,7 @@ class Gate:
             grows=self.grows,
             tails=self.tails,
             world=self.world,
+            channels=self.channels,
         )
         gate.lock, gate.anew = self.lock, self.anew
         return gate
@@ -365,6 +371,9 @@ class Gate:
         run = self._runs[block] = _NativeRun(self, block)
         _spaces[block] = run.space
         run.set_word("attached", 1)
+        taker = _taker_of(run)
+        if taker is not None:
+            taker.adopt(run.execution)
         return run
 
     @property
@@ -401,12 +410,15 @@ class Gate:
 
     def on_finish(self, block: int) -> None:
         """Forget a run that ended well. Raises ExecutionError where it holds what it had to give back."""
-        run = self._runs[block]
+        run = self._runs.get(block) or self.attach(block)  # what machine code has reserved is known there
+        run.set_word("attached", 0)
+        kept = False
         try:
             if run.execution.world is not None:
                 held.check(run.execution.world)
-            _hand_over(run, changed=True)
+            kept = True
         finally:
+            _hand_over(run, changed=kept)
             self._forget(block)
 
     def _forget(self, block: int) -> None:
@@ -450,6 +462,12 @@ def _return_to(compiled: Compiled, place: int) -> None:
 _gates: WeakValueDictionary[int, Gate] = WeakValueDictionary()
 
 
+def called_at(state: int, place: int) -> tuple[Program, int]:
+    """Return the program of a state, and the slot of the call in its code behind which an address is."""
+    compiled = _gates[state].compiled
+    return compiled.verified.program, compiled.pc_of(place)
+
+
 def gate_of(block: int) -> Gate:
     """Return the gate of the run at a block, which machine code is in the middle of."""
     return _gates[word(block, "state")]
@@ -459,15 +477,30 @@ _spaces: dict[int, AddressSpace] = {}
 """The memory of runs that Python knows, by their blocks, as long as a block says that it is known."""
 _ATTACHED = WORD["attached"]
 
-takers: dict[int, Callable[[Execution, bool], None]] = {}
-"""What takes what the runs of a batch leave (an execution, whether it ended well), by the batch's address."""
+
+class Taker(Protocol):
+    """What takes what the runs of a batch leave."""
+
+    def adopt(self, execution: Execution) -> None:
+        """Give what a run has sent without Python to its world: from here on Python knows the run."""
+
+    def hand_over(self, execution: Execution, *, ended: bool) -> None:
+        """Take what a run leaves that `ended` well, or not."""
+
+
+takers: dict[int, Taker] = {}
+"""Who takes what the runs of a batch leave, by the batch's address."""
+
+
+def _taker_of(run: _NativeRun) -> Taker | None:
+    return takers.get(run.word("batch")) if takers else None
 
 
 def _hand_over(run: _NativeRun, *, changed: bool) -> None:
     """Give what a run of a batch leaves to who takes it; a run that faulted leaves its packet to nobody."""
-    taker = takers.get(run.word("batch")) if takers else None
+    taker = _taker_of(run)
     if taker is not None:
-        taker(run.execution, changed and FAULTS[run.word("fault_kind")] == "none")
+        taker.hand_over(run.execution, ended=changed and FAULTS[run.word("fault_kind")] == "none")
 
 
 def attach(block: int) -> AddressSpace:

@@ -24,9 +24,10 @@ ROUTINES = {
 }
 """The routine (translators' `stock`) of each helper that has one."""
 
+ANYWHERE = ("tail_call", "ringbuf_", "perf_")
 PACKET_HELPERS = {
     context: frozenset(NUMBERS["bpf_" + name] for name in PACKETS if name.startswith(prefix))
-    for context, prefix in (("XDP", ("xdp_", "tail_call")), ("SK_BUFF", ("skb_", "tail_call")))
+    for context, prefix in (("XDP", ("xdp_", *ANYWHERE)), ("SK_BUFF", ("skb_", *ANYWHERE)))
 }
 """The helpers that have a routine in programs on packets, by the kind of their context."""
 

@@ -36,14 +36,19 @@ class Taken:
     times: int = 1
 
 
-def take(world: World, key: Hashable, what: str, *, by: str, back: str) -> None:
-    """Note that the program has taken something; what is taken twice under a key is given back twice."""
+def take(
+    world: World, key: Hashable, what: str, *, by: str, back: str, place: tuple[Program, int] | None = None
+) -> None:
+    """Note that the program has taken something; what is taken twice under a key is given back twice.
+
+    It did so where it is now, or at a slot of a program.
+    """
     taken = world.held.get(key)
     if taken is not None:
         taken.times += 1
         return
     assert world.engine is not None  # engines call helpers
-    program, pc = world.engine.place()
+    program, pc = place or world.engine.place()
     world.held[key] = Taken(what, by, back, program, pc)
 
 

@@ -110,7 +110,9 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit(f"mov rdx, {_batch('results')}")
     cx.emit("mov qword ptr [rdx+rcx*8], rax")
     cx.emit(f"mov rdx, {_batch('reasons')}")
-    for word in (block_word("attached"), _batch("after_offsets"), block_word("tail_calls")):
+    for word in (
+        block_word("attached"), _batch("after_offsets"), block_word("tail_calls"), _batch("reserved"),
+    ):  # fmt: skip
         cx.emit(f"or rdx, {word}")
     cx.emit(f"or rdx, qword ptr {TAKEN}")
     cx.jump("jne", ".more")
@@ -180,6 +182,8 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.jump("jne", ".reason")
     cx.label(".reasoned")
     cx.emit(f"cmp {block_word('attached')}, 0")
+    cx.jump("jne", ".detach")
+    cx.emit(f"cmp {_batch('reserved')}, 0")
     cx.jump("jne", ".detach")
     cx.emit(f"cmp {_batch('after_offsets')}, 0")
     cx.jump("jne", ".keep")

@@ -35,7 +35,7 @@ def call_helper(insn: Instruction, cx: Context) -> None:
 
 
 def _call_routine(cx: Context, routine: str, call: Callable[[], None]) -> None:
-    """Call a routine of `packets` or `tails`, and the Python helper where that has done nothing."""
+    """Call a routine of `packets`, `tails` or `events`, and the Python helper where that has done nothing."""
     done, slow = cx.new_label("done"), cx.new_label("slow")
     cx.used.add(routine)
     if routine == TAIL_CALL:

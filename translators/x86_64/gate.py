@@ -15,6 +15,7 @@ from ebpfjit.translators.block import CALL_COST, NANOSECOND_COST, STATE_WORDS
 from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.host import SHAPES, SMALL_INTS, Layout, Shape
 from ebpfjit.translators.x86_64.batches import emit_batches
+from ebpfjit.translators.x86_64.events import emit_events
 from ebpfjit.translators.x86_64.host import ARGUMENTS_OFFSET, call, release_lock, take_lock
 from ebpfjit.translators.x86_64.lanes import emit_lanes, lane_word
 from ebpfjit.translators.x86_64.packets import emit_packets
@@ -73,6 +74,7 @@ def emit_gate(cx: Emitter, layout: Layout) -> None:
     emit_link(cx)
     emit_batches(cx, layout)
     emit_packets(cx, layout.structs, layout.room)
+    emit_events(cx)
     emit_tails(cx, layout)
 
 

@@ -11,6 +11,7 @@ from collections import deque
 from typing import Protocol, cast
 
 from ebpfjit.errors import ExecutionError
+from ebpfjit.program import Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime import held, memory
 from ebpfjit.runtime.helpers.maps import map_of
@@ -76,15 +77,21 @@ def _release(world: World, found: Map) -> None:
 
 def reserve(world: World, map_address: int, size: int, flags: int, name: str) -> int:
     """Return the address of a new record, 0 where there is no room."""
-    record = _Record(map_of(world, map_address, name))
-    address = record.ring.reserve(size, flags) if world.leaves(size) else 0
+    found = map_of(world, map_address, name)
+    address = cast(RingBuffer, found).reserve(size, flags) if world.leaves(size) else 0
     if address:
-        _reserved(world)[address] = record
-        kind = "_dynptr" if name.endswith("_dynptr") else ""
-        back = f"bpf_ringbuf_submit{kind} or bpf_ringbuf_discard{kind}"
-        held.take(world, (_RESERVED, address), f"a record of {record.found.definition}", by=name, back=back)
-        _append(world, record)
+        hold(world, found, address, name)
     return address
+
+
+def hold(world: World, found: Map, address: int, name: str, place: tuple[Program, int] | None = None) -> None:
+    """Note that the program has reserved a record of a map, where it is now or at a slot of a program."""
+    record = _reserved(world)[address] = _Record(found)
+    kind = "_dynptr" if name.endswith("_dynptr") else ""
+    back = f"bpf_ringbuf_submit{kind} or bpf_ringbuf_discard{kind}"
+    what = f"a record of {found.definition}"
+    held.take(world, (_RESERVED, address), what, by=name, back=back, place=place)
+    _append(world, record)
 
 
 def _taken_back(world: World, address: int, name: str) -> _Record:
@@ -108,6 +115,12 @@ def discard(world: World, address: int, name: str) -> None:
     record = _taken_back(world, address, name)
     record.ring.discard(address)
     _release(world, record.found)
+
+
+def note(world: World, found: Map, data: bytes | None) -> None:
+    """Note a record that machine code has submitted to a map, or dropped (None)."""
+    _append(world, _Record(found, done=True, data=data))
+    _release(world, found)
 
 
 @helper("bpf_ringbuf_output")

@@ -12,6 +12,7 @@ before the end of the ring goes on behind it.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -61,12 +62,32 @@ class Unkeyed(PythonMap):
         return self.refusal
 
 
+def _record_length(size: int) -> int:
+    """Return what a record takes of a ring, with its header."""
+    return -(-(size + RECORD_HEADER) // 8) * 8
+
+
 class RecordState(Enum):
     """What became of a record that was reserved."""
 
     RESERVED = "reserved"
     SUBMITTED = "submitted"
     DISCARDED = "discarded"
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """What machine code has to know of a map to which it sends by itself: `ends` is an address of words.
+
+    A ring's memory, and its producer and consumer; for perf events the processor on which somebody listens,
+    and a count that changes when that may have changed.
+    """
+
+    is_ring: bool
+    memory: int
+    size: int
+    ends: int
+    count: int = 0
 
 
 @dataclass(slots=True)
@@ -97,9 +118,46 @@ class RingBuffer(Unkeyed):
         self._storage = Storage(definition, 2 * self.size)
         self.address = self._storage.address
         self.regions = (self._storage.region(f"{definition}", 0, 2 * self.size, writable=True),)
-        self._producer = self._consumer = 0
+        self._ends = (ctypes.c_uint64 * 2)()  # machine code moves them as well
         self._records: deque[Record] = deque()
         self._reserved: dict[int, Record] = {}
+
+    @property
+    def _producer(self) -> int:
+        return self._ends[0]
+
+    @_producer.setter
+    def _producer(self, position: int) -> None:
+        self._ends[0] = position
+
+    @property
+    def _consumer(self) -> int:
+        return self._ends[1]
+
+    @_consumer.setter
+    def _consumer(self, position: int) -> None:
+        self._ends[1] = position
+
+    def channel(self) -> Channel | None:
+        """Return what machine code sends by, None where all is Python's."""
+        if self.size & (self.size - 1):
+            return None
+        return Channel(True, self.address, self.size, ctypes.addressof(self._ends))
+
+    def give_room_back(self, size: int) -> None:
+        """Take out so many bytes that machine code sent, which somebody else has."""
+        self._consumer += size
+
+    def record_address(self, offset: int) -> int:
+        """Return where the bytes of a record are whose header is at an offset."""
+        return self.address + offset + RECORD_HEADER
+
+    def take_over(self, address: int, size: int, state: RecordState) -> None:
+        """Have a record of so many bytes at an address, behind all others, that machine code made there."""
+        record = Record(address - self.address, size, _record_length(size), state)
+        self._records.append(record)
+        if state is RecordState.RESERVED:
+            self._reserved[address] = record
 
     @property
     def stays_because(self) -> str:
@@ -110,7 +168,7 @@ class RingBuffer(Unkeyed):
 
     def reserve(self, size: int, flags: int = 0) -> int:
         """Return the address of a new record of `size` bytes, 0 where there is no room."""
-        length = -(-(size + RECORD_HEADER) // 8) * 8
+        length = _record_length(size)
         if flags or size > MAX_RECORD_SIZE or length > self.size:
             return 0
         with changing.held:
@@ -213,21 +271,32 @@ class PerfEventArray(Unkeyed):
         self.address = self._storage.address
         self._cpu = environment.cpu
         self._closed: set[int] = set()
+        self._changes = ctypes.c_uint64(0)
         self._events: deque[tuple[int, bytes]] = deque()
         self._size = 0
         self.lost = 0
 
     def use_cpu(self, cpu: int) -> None:
         """Make `cpu` the processor that BPF_F_CURRENT_CPU means."""
+        if cpu != self._cpu:
+            self._changes.value += 1
         self._cpu = cpu
 
     def close(self, cpu: int) -> None:
         """Stop listening on a CPU: a program's output there is -ENOENT."""
         self._closed.add(cpu)
+        self._changes.value += 1
 
     def open(self, cpu: int) -> None:
         """Listen on a CPU (again)."""
         self._closed.discard(cpu)
+
+    def channel(self) -> Channel | None:
+        """Return what machine code sends by, None where all is Python's: nobody listens, or events wait."""
+        if self._events or self._cpu in self._closed or self._cpu >= self.definition.max_entries:
+            return None
+        changes = self._changes
+        return Channel(False, self._cpu, 0, ctypes.addressof(changes), changes.value)
 
     def output(self, data: bytes, flags: int = CURRENT_CPU) -> int:
         """Take an event, as bpf_perf_event_output does; return 0 or a negative error number.
