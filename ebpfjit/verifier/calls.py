@@ -25,7 +25,7 @@ from ebpfjit.verifier.arguments import Dynptr, Given
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.objects import Own
 from ebpfjit.verifier.prototypes import Prototype, prototype
-from ebpfjit.verifier.refusals import Refused, Undecided
+from ebpfjit.verifier.refusals import DECLARE_GPL, Refused, Undecided
 from ebpfjit.verifier.state import Reference, State
 from ebpfjit.verifier.values import Cell, Pointer, Poison, Scalar, Stale, Value, fresh, poison, unknown
 
@@ -122,11 +122,11 @@ def _prototype(walk: Walk, insn: Instruction) -> Prototype:
         raise Refused("call", f"program of this type cannot use helper {takes.name}#{insn.imm}")
     if not walk.setting.privileged:
         unprivileged.must_be_given(walk.setting, takes.name, insn.imm)
-    if takes.gpl and walk.is_restricted:
+    if takes.gpl and walk.setting.is_restricted:
         raise Refused(
             "call",
             f"cannot call GPL-restricted function from non-GPL compatible program: {takes.name}",
-            'declare a license that Linux takes for one: char LICENSE[] SEC("license") = "GPL"',
+            DECLARE_GPL,
         )
     return takes
 

@@ -23,7 +23,7 @@ from ebpfjit.verifier.kernel_functions import KernelFunction, kernel_functions
 from ebpfjit.verifier.kfunc_effects import EFFECTS, ENDS, WORDS, Calling, Iterator, section_of
 from ebpfjit.verifier.objects import Own
 from ebpfjit.verifier.prototypes import Argument
-from ebpfjit.verifier.refusals import Refused, Undecided
+from ebpfjit.verifier.refusals import DECLARE_GPL, Refused, Undecided
 from ebpfjit.verifier.state import State
 from ebpfjit.verifier.values import Pointer, Poison, Scalar, Value, mark_precise
 
@@ -100,11 +100,11 @@ def _taken(walk: Walk, insn: Instruction) -> KernelFunction:
         raise Refused("call", f"calling kernel function {takes.name} is not allowed", answer.reason)
     if answer.until is not None and answer.until < LAST:
         raise Undecided(f"Linux {answer.until} was the last to have {takes.name}")
-    if walk.is_restricted:
+    if walk.setting.is_restricted:
         raise Refused(
             "call",
             "cannot call kernel function from non-GPL compatible program",
-            'declare a license that Linux takes for one: char LICENSE[] SEC("license") = "GPL"',
+            DECLARE_GPL,
         )
     if not walk.setting.privileged:
         raise Undecided("whether unprivileged programs may call kernel functions")

@@ -13,7 +13,7 @@ from ebpfjit.verifier.arithmetic import PACKET, named
 from ebpfjit.verifier.kernel_types import KernelTypes
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.objects import Objects, Own
-from ebpfjit.verifier.refusals import Refused, Undecided
+from ebpfjit.verifier.refusals import DECLARE_GPL, Refused, Undecided
 from ebpfjit.verifier.state import RCU, State
 from ebpfjit.verifier.values import (
     Pointer,
@@ -416,7 +416,7 @@ def _kernel_struct(
         return _objects(setting).access(pointer, at, size)
     if setting.is_restricted:
         said = f"Cannot access kernel 'struct {pointer.what}' from non-GPL compatible program"
-        raise Refused("type", said, 'declare a license that Linux takes for one: "GPL"')
+        raise Refused("type", said, DECLARE_GPL)
     if writes and setting.type == "struct_ops" and "untrusted" not in pointer.flags:
         types = _types(setting)
         types.must_be_relocated(state.pc)

@@ -22,6 +22,10 @@ KINDS = {
 """The kinds of errors."""
 
 
+DECLARE_GPL = 'declare a license that Linux takes for one: char LICENSE[] SEC("license") = "GPL"'
+"""Advice where a license is too little."""
+
+
 class Refused(Exception):  # noqa: N818 - it never leaves the walk
     """An instruction that must not be executed in the state that there is."""
 

@@ -10,8 +10,8 @@ from ebpfjit.analysis.verified import check_references
 from ebpfjit.analysis.verifier import check
 from ebpfjit.errors import LoadError, VerifierError
 from ebpfjit.failures import are_raised
-from ebpfjit.isa.spec import FRAME_POINTER
-from ebpfjit.program import Program, SourceLine
+from ebpfjit.isa.spec import FRAME_POINTER, Kind
+from ebpfjit.program import Instruction, Program, SourceLine
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.attach import SLEEPABLE, attachment
 from ebpfjit.runtime.contexts.types import program_type
@@ -171,6 +171,9 @@ def verify(
         pc = error.pc or 0
         refusal = Refusal(pc, "structure", str(error), line=program.line_at(pc))
         return Verdict("refused", (refusal,), name=name)
+    missing = _undefined(program)
+    if missing is not None:
+        return Verdict("refused", (missing,), name=name)
     wrong = sorted([*structure.errors(program), *(shape.errors(program) if unprivileged else ())])
     if wrong:
         return Verdict("refused", tuple(_of_structure(program, each) for each in wrong), name=name)
@@ -212,6 +215,25 @@ def verify(
     return Verdict(
         status, tuple(errors), reason, walk.visited, walk.kept, stack, name, walk.claims if claims else None
     )
+
+
+def _undefined(program: Program) -> Refusal | None:
+    """Return what is wrong with a call of a function that the object lacks.
+
+    Compilers leave such a call aimed at itself, for a linker to aim; recursion it is not.
+    """
+    lacks = next(iter(program.refusals), None)
+    if lacks is None:
+        return None
+    calls = (insn.pc for insn, target in program.jumps if target == insn.pc and _is_call(insn))
+    pc = next(calls, None)
+    if pc is None:
+        return None
+    return Refusal(pc, "call", str(lacks), "link the object that has the function", program.line_at(pc))
+
+
+def _is_call(insn: Instruction) -> bool:
+    return insn.row is not None and insn.row.kind is Kind.CALL_LOCAL
 
 
 def _unresolved(program: Program) -> str:

@@ -124,7 +124,6 @@ class Walk:
         self.program = program
         self.setting = setting
         self.limit = limit
-        self.is_restricted = setting.is_restricted
         self.is_sleepable = setting.is_sleepable
         self.caller = caller_of(program)
         self.hook = lsm_hooks.hook_of(program)
@@ -586,8 +585,8 @@ def _load(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
     base = read(state, insn.src_reg)
     if row.is_ordered:
         _ordered(insn.src_reg, base, insn.offset, row)
-    value = memory.load(walk.setting, state, insn.src_reg, base, insn.offset, row.size)
     walk.same_kind(insn.pc, base)
+    value = memory.load(walk.setting, state, insn.src_reg, base, insn.offset, row.size)
     walk.deepened(state, base, insn.offset)
     if row.is_ordered and isinstance(value, Pointer):
         raise Refused("type", "kptr in map can only be accessed using BPF_MEM instruction mode")
@@ -612,8 +611,8 @@ def _store(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
         and base.kind == "stack" and base.what != len(state.frames) - 1
     ):  # fmt: skip
         raise Refused("type", "cannot spill pointers to stack into stack frame of the caller")
-    memory.store(walk.setting, state, insn.dst_reg, base, insn.offset, row.size, value)
     walk.same_kind(insn.pc, base)
+    memory.store(walk.setting, state, insn.dst_reg, base, insn.offset, row.size, value)
     walk.deepened(state, base, insn.offset)
 
 
@@ -646,7 +645,7 @@ def _atomic(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
     _ordered(insn.dst_reg, base, insn.offset, row)
     if isinstance(base, Pointer) and base.kind == "stack" and base.var is not None:
         raise Refused("memory", f"variable offset stack pointer R{insn.dst_reg} in an atomic operation")
-    loaded = memory.load(walk.setting, state, insn.dst_reg, base, insn.offset, row.size)
+    loaded = _to_be_changed(walk, state, insn, row, base)
     if isinstance(loaded, Pointer) and not walk.setting.privileged:
         raise Refused("leak", f"R{insn.dst_reg} leaks addr into mem")
     memory.store(walk.setting, state, insn.dst_reg, base, insn.offset, row.size, unknown())
@@ -654,6 +653,15 @@ def _atomic(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
     if row.fetch:
         fetched = 0 if row.meaning == "CMPXCHG" else insn.src_reg
         state.registers[fetched] = loaded if isinstance(loaded, Scalar) else Scalar(DOMAIN.sized(row.size))
+
+
+def _to_be_changed(walk: Walk, state: State, insn: Instruction, row: Row, base: Value) -> Value:
+    """Return what an atomic operation loads. What must not be written is refused, known or not."""
+    try:
+        return memory.load(walk.setting, state, insn.dst_reg, base, insn.offset, row.size)
+    except Undecided:
+        memory.store(walk.setting, state, insn.dst_reg, base, insn.offset, row.size, unknown())
+        raise
 
 
 def _packet_load(walk: Walk, state: State, insn: Instruction, row: Row) -> None:

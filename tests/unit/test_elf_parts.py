@@ -254,6 +254,12 @@ def parts() -> Object:
     return load(OBJECTS / "parts.o", kconfig={"CONFIG_GIVEN": 10})
 
 
+def test_a_function_that_is_not_there_is_no_recursion(parts: Object) -> None:
+    (error,) = parts.program("uses_function").verify(seconds=0).errors
+    assert (error.pc, error.kind) == (1, "call")
+    assert "calls symbol 'elsewhere', which is not defined in this file" in error.message
+
+
 def test_what_is_whole_runs(parts: Object) -> None:
     for engine in ("interpreter", "jit"):
         assert run(parts, "fine", engine) == 17

@@ -120,6 +120,16 @@ def test_memory_of_a_program_without_a_type() -> None:
     assert program.verify(context_size=7).status == "refused"
 
 
+def test_structs_of_the_kernel_are_for_programs_whose_license_goes_with_the_gpl() -> None:
+    lookup = "r1 = *(u64 *)(r1 + 168); if r1 == 0 goto out; call 137; if r0 == 0 goto out"
+    text = f"{lookup}; r0 = *(u32 *)(r0 + 0); out: r0 = 0; exit".replace("; ", "\n")
+    program = Program.from_assembly(text, type="tc")
+    assert program.verify(seconds=0).status == "undecided", "what is there the kernel's types say"
+    (error,) = replace(program, license="Proprietary").verify(seconds=0).errors
+    assert (error.pc, error.kind) == (4, "type")
+    assert "Cannot access kernel 'struct tcp_sock' from non-GPL compatible program" in error.message
+
+
 def test_claims_are_what_was_known() -> None:
     found = Program.from_assembly(GUARDED, type="xdp").verify(claims=True)
     assert found.claims is not None
