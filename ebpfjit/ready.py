@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.analysis import verifier
 from ebpfjit.analysis.accesses import Promises
 from ebpfjit.analysis.cfg import loop_headers
-from ebpfjit.analysis.entries import CALLX, LOCAL_CALLS, OUTWARD_CALLS
+from ebpfjit.analysis.entries import CALLX, KFUNC_CALLS, LOCAL_CALLS, OUTWARD_CALLS
 from ebpfjit.analysis.verified import Verified, in_world, prepare
 from ebpfjit.bits import W32
 from ebpfjit.errors import ExecutionError, JitUnavailable, LicenseWarning, VerifierError
@@ -51,6 +51,7 @@ TASK_HELPERS = {
 """Helpers that tell where the process is."""
 _TIMED, _STARTING = frozenset({"bpf_timer", "bpf_wq"}), frozenset({NUMBERS["bpf_timer_start"]})
 """Fields of values, and helpers, by which something may become due."""
+TAIL_CALL = NUMBERS["bpf_tail_call"]
 _MAKING = ("bpf_obj_new", "bpf_percpu_obj_new")
 _LOCKING = frozenset({"bpf_res_spin_lock", "bpf_res_spin_lock_irqsave"})
 
@@ -206,7 +207,7 @@ class Ready:
     @property
     def makes_tail_calls(self) -> bool:
         """True for a program that jumps to others, as Linux does it."""
-        return NUMBERS["bpf_tail_call"] in self.stock and not self.takes_locks
+        return TAIL_CALL in self.stock and not self.takes_locks
 
     def _natives(self, environment: Environment) -> frozenset[int]:
         """Return the helpers that are machine code in the program's."""
@@ -430,11 +431,16 @@ def called_by(program: Program) -> set[int]:
 def runs_straight(program: Program) -> bool:
     """True where no run executes an instruction twice: the interpreter is through before code is made.
 
-    So it is without loops, and without calls: of functions, and of helpers that may call functions or go on
-    in another program.
+    So it is without loops, and without calls: of functions, of kernel functions, and of helpers that call
+    functions or go on in another program.
     """
-    calls = CALLX | LOCAL_CALLS | OUTWARD_CALLS
-    return program.operations.isdisjoint(calls) and not loop_headers(program)
+    if not program.operations.isdisjoint(CALLX | LOCAL_CALLS | KFUNC_CALLS) or loop_headers(program):
+        return False
+    called = called_by(program)
+    if not called:
+        return True
+    known = table.helpers()
+    return TAIL_CALL not in called and all(n in known and not known[n].calls_functions for n in called)
 
 
 def for_one_run(program: Program, cache: str | None = None) -> None:

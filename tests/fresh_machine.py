@@ -68,7 +68,10 @@ def elsewhere() -> dict[str, str]:
 
 def environments(folder: Path) -> dict[str, Path]:
     """Return the Python of each environment: with what README says first, and with all that pages name."""
-    run([sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", "--wheel-dir", folder, ROOT])
+    tree = folder / "tree"  # what building leaves there would be in the next wheel
+    unwanted = shutil.ignore_patterns(".?*", "build", "*.egg-info", "__pycache__", "site")
+    shutil.copytree(ROOT, tree, symlinks=True, ignore=unwanted)
+    run([sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", "--wheel-dir", folder, tree])
     (wheel,) = folder.glob("ebpfjit-*.whl")
     needs = set().union(*(needs_of(page.read_text()) for page in PAGES))
     extras = ",".join(sorted(need[1:-1] for need in needs if need[0] == "["))

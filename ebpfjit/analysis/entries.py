@@ -45,9 +45,9 @@ CALLED = frozenset({Way.LOCAL_CALL, Way.CALLX, Way.CALLBACK})
 OUTWARD = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC})
 """What calls something outside, which may call functions of the program."""
 
-CALLX, LOCAL_CALLS, OUTWARD_CALLS = (
+CALLX, LOCAL_CALLS, KFUNC_CALLS, OUTWARD_CALLS = (
     told_by(*(row for row in TABLE if row.kind in kinds))
-    for kinds in ({Kind.CALL_REGISTER}, {Kind.CALL_LOCAL}, OUTWARD)
+    for kinds in ({Kind.CALL_REGISTER}, {Kind.CALL_LOCAL}, {Kind.CALL_KFUNC}, OUTWARD)
 )
 """As in `Program.operations`: a program without them need not be read."""
 

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 KINDS = ("unicast", "blackhole", "unreachable", "prohibit", "local")
 
 
+def ip_address(address: str | bytes) -> IpAddress:
+    """Return an address, by its text or its bytes. Raises ValueError."""
+    import ipaddress  # few runs ask for it
+
+    return ipaddress.ip_address(address)
+
+
 def mac_bytes(text: str) -> bytes:
     """Return the 6 bytes of "02:00:00:00:00:01". Raises ValueError."""
     data = bytes.fromhex(text.replace(":", "").replace("-", ""))
@@ -81,10 +88,8 @@ class TunnelKey:
         return brief(self)
 
     def __post_init__(self) -> None:
-        import ipaddress  # few runs ask for it
-
         check(self, _TUNNEL_KINDS)
-        if ipaddress.ip_address(self.remote).version != ipaddress.ip_address(self.local).version:
+        if ip_address(self.remote).version != ip_address(self.local).version:
             raise ValueError(f"a tunnel from {self.local} to {self.remote}: one is IPv4, the other IPv6")
 
 
@@ -120,15 +125,13 @@ class Route:
         return brief(self)
 
     def __post_init__(self) -> None:
-        import ipaddress  # few runs ask for it
-
         check(self, _ROUTE_KINDS)
         if self.kind not in KINDS:
             raise ValueError(f"no kind of route {self.kind!r}; there are: {', '.join(KINDS)}")
         self.prefix  # noqa: B018 - so that a wrong one is said here
         for address in (self.gateway, self.source):
             if address is not None:
-                ipaddress.ip_address(address)
+                ip_address(address)
 
     @cached_property
     def prefix(self) -> IpNetwork:
@@ -174,9 +177,7 @@ class Network:
     def _link_addresses(self) -> dict[IpAddress, bytes]:
         if not self.neighbours:
             return {}
-        import ipaddress  # few runs ask for it
-
-        return {ipaddress.ip_address(ip): mac_bytes(mac) for ip, mac in self.neighbours.items()}
+        return {ip_address(ip): mac_bytes(mac) for ip, mac in self.neighbours.items()}
 
     def interface(self, ifindex: int) -> Interface | None:
         """Return an interface by its number (`ifindex`), None where there is none."""

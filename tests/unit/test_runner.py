@@ -9,6 +9,7 @@ import pytest
 
 from ebpfjit import BudgetExhausted, Environment, ExecutionError, InputError, LoadError, Program, Task, kernel
 from ebpfjit.assembler import assemble
+from ebpfjit.ready import runs_straight
 from ebpfjit.runtime.maps import Map, MapDefinition, MapFlag, MapType, create
 
 ENGINES = ("jit", "interpreter")
@@ -298,3 +299,20 @@ def test_what_is_no_limit_is_refused(limit: Any) -> None:
             code.run(engine=engine, limit=limit)
     with pytest.raises(ValueError, match="limit is a number of instructions, or None for no limit, not"):
         code.compile(limit=limit)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_straight"),
+    [
+        ("mov r0, 1\nexit", True),
+        ("call 5\nexit", True),
+        ("ja +0\nmov r0, 1\nja -2", False),
+        ("call 181\nexit", False),
+        ("call 12\nexit", False),
+        ("call 99999\nexit", False),
+        ("call local +1\nexit\nexit", False),
+        ("call kfunc 5\nexit", False),
+    ],
+)
+def test_no_instruction_of_a_straight_program_is_executed_twice(text: str, is_straight: bool) -> None:
+    assert runs_straight(Program.from_assembly(text)) is is_straight

@@ -11,15 +11,14 @@ addresses of processes (%s, %pus) and of the kernel (%s, %pks), IP addresses in 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import re
-import string
 from collections.abc import Callable, Sequence
 
 from ebpfjit.bits import W32, W64, Width
 from ebpfjit.record import dataclass
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.foreign import KERNEL_START, USER_END, ForeignMemory
+from ebpfjit.runtime.network import ip_address
 
 MAX_BUFFER = 512
 """Bytes that strings and other arguments of one call may take (MAX_BPRINTF_BIN_ARGS)."""
@@ -36,8 +35,8 @@ _IP = re.compile(rb"([iI])([46])")
 # Linux's classes of characters are those of Latin-1 (lib/ctype.c); what is not ASCII may stand anywhere.
 _ASCII_ALLOWED = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\v\f\r")
 _ALLOWED = bytes(_ASCII_ALLOWED | frozenset(range(0x80, 0x100)))
-_ALPHANUMERIC = frozenset(string.ascii_letters.encode() + string.digits.encode()) | (
-    frozenset(range(0xC0, 0x100)) - {0xD7, 0xF7}
+_ALPHANUMERIC = frozenset(range(0xC0, 0x100)) - {0xD7, 0xF7} | frozenset(
+    byte for byte in range(0x80) if chr(byte).isalnum()
 )
 _LETTERS = re.compile(b"[" + re.escape(bytes(sorted(_ALPHANUMERIC))) + b"]*")
 _ENDS_WORD = _ASCII_ALLOWED - _ALPHANUMERIC | frozenset(range(0xA0, 0xC0)) | {0xD7, 0xF7}
@@ -213,7 +212,7 @@ class _Formatter:
 _IP_TEXT: dict[bytes, Callable[[bytes], bytes]] = {
     b"I4": lambda raw: b"%d.%d.%d.%d" % tuple(raw),
     b"i4": lambda raw: b"%03d.%03d.%03d.%03d" % tuple(raw),
-    b"I6": lambda raw: ipaddress.IPv6Address(raw).exploded.encode(),
+    b"I6": lambda raw: ip_address(raw).exploded.encode(),
     b"i6": lambda raw: raw.hex().encode(),
 }
 

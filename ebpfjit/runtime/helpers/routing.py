@@ -6,7 +6,6 @@ They answer from `Environment.network`, which the user fills.
 from __future__ import annotations
 
 import errno
-import ipaddress
 from typing import TYPE_CHECKING
 
 from ebpfjit.bits import W32
@@ -15,7 +14,7 @@ from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, PacketContext
 from ebpfjit.runtime.contexts.skb import AF_INET, AF_INET6, SkbContext
 from ebpfjit.runtime.helpers.packet import skb_of, xdp_of
 from ebpfjit.runtime.helpers.table import helper
-from ebpfjit.runtime.network import LOOPBACK, Network, Route, mac_bytes
+from ebpfjit.runtime.network import LOOPBACK, Network, Route, ip_address, mac_bytes
 from ebpfjit.runtime.world import World
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ class _Lookup:
             return -errno.ENODEV
         if not incoming.forwards:
             return FWD_DISABLED
-        destination = ipaddress.ip_address(bytes(self.parameters[_DESTINATION : _DESTINATION + width]))
+        destination = ip_address(bytes(self.parameters[_DESTINATION : _DESTINATION + width]))
         table = self._number(_VLAN, 4) if flags & DIRECT and flags & TBID else None
         leaving_by = self._number(_IFINDEX, 4) if flags & OUTPUT else None
         route = self.network.route(destination, table=table, ifindex=leaving_by)
@@ -113,11 +112,11 @@ class _Lookup:
         if tot_len > mtu:
             self._set_number(_TOT_LEN, 2, mtu)
             return FRAG_NEEDED
-        next_hop = ipaddress.ip_address(route.gateway) if route.gateway else destination
+        next_hop = ip_address(route.gateway) if route.gateway else destination
         if flags & SRC:
             if route.source is None:
                 return NO_SRC_ADDR
-            self._set(_SOURCE, ipaddress.ip_address(route.source).packed)
+            self._set(_SOURCE, ip_address(route.source).packed)
         self._set_number(_METRIC, 4, route.metric)
         self._set_number(_IFINDEX, 4, route.ifindex)
         self.parameters[0] = AF_INET if next_hop.version == 4 else AF_INET6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import zlib
 
 from ebpfjit.bits import W32
 from ebpfjit.runtime import memory
@@ -38,6 +37,8 @@ def get_hash_recalc(world: World, context: int) -> int:
     """Return the packet's hash, made from its flow where there is none; never 0."""
     skb = skb_of(world, context, "bpf_get_hash_recalc")
     if not skb.get("hash"):
+        import zlib  # few programs ask for it
+
         skb.set("hash", zlib.crc32(_flow(skb)) or 1)
     return skb.get("hash")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import struct
 
 from ebpfjit.bits import W32, W64
@@ -18,6 +17,7 @@ from ebpfjit.runtime.contexts.sock_ops import SockOpsContext
 from ebpfjit.runtime.contexts.structs import SOCK, TCP_SOCK
 from ebpfjit.runtime.helpers.table import helper
 from ebpfjit.runtime.memory import Region
+from ebpfjit.runtime.network import ip_address
 from ebpfjit.runtime.sockets import SOCK_SIZE, TCP_LISTEN, Address, Socket, look_up
 from ebpfjit.runtime.world import World
 
@@ -113,8 +113,8 @@ def _tuple(address: int, size: int) -> tuple[Address, Address]:
         f">{width}s{width}sHH", memory.read(address, size)
     )
     return (
-        (str(ipaddress.ip_address(source)), source_port),
-        (str(ipaddress.ip_address(destination)), destination_port),
+        (str(ip_address(source)), source_port),
+        (str(ip_address(destination)), destination_port),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import string
 
 from ebpfjit.bits import W32, W64
 from ebpfjit.runtime import memory
@@ -13,7 +12,7 @@ from ebpfjit.runtime.world import World
 _BASES = (0, 8, 10, 16)
 _LONGEST_NUMBER = 63
 _SPACE = b"\t\n\v\f\r \xa0"
-_DIGITS = {ord(digit): int(digit, 16) for digit in string.hexdigits}
+_DIGITS = {ord(digit): int(digit, 16) for digit in "0123456789abcdefABCDEF"}
 
 
 class _Refused(Exception):  # noqa: N818 - carries a helper's result

@@ -8,7 +8,6 @@ Linux hashes with random keys, so that its cookies are others; what comes of the
 from __future__ import annotations
 
 import errno
-import hashlib
 import struct
 
 from ebpfjit.bits import W32
@@ -51,6 +50,8 @@ _VERSIONS = {
 
 
 def _hash(flow: bytes, count: int, number: int) -> int:
+    import hashlib  # few programs ask for it, and it loads OpenSSL
+
     data = flow + struct.pack("<IB", count, number)
     return int.from_bytes(hashlib.blake2s(data, digest_size=4, key=_KEY).digest(), "little")
 

@@ -6,16 +6,19 @@ A packet arrives with `Environment.tunnel`; what a program sets is for the packe
 from __future__ import annotations
 
 import errno
-import ipaddress
 import struct
+from typing import TYPE_CHECKING
 
 from ebpfjit.bits import W32
 from ebpfjit.runtime import memory
 from ebpfjit.runtime.contexts.skb import SkbContext
 from ebpfjit.runtime.helpers.packet import skb_of
 from ebpfjit.runtime.helpers.table import helper
-from ebpfjit.runtime.network import TunnelKey
+from ebpfjit.runtime.network import TunnelKey, ip_address
 from ebpfjit.runtime.world import World
+
+if TYPE_CHECKING:
+    from ebpfjit.runtime.network import IpAddress
 
 TUNINFO_IPV6, ZERO_CSUM_TX, DONT_FRAGMENT, SEQ_NUMBER, NO_TUNNEL_KEY = (1 << bit for bit in range(5))
 TUNINFO_FLAGS = 1 << 4
@@ -33,13 +36,13 @@ LARGEST_OPTIONS = 255
 _KEY = struct.Struct("<I16sBBHI16s")
 
 
-def _address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bytes:
+def _address(address: IpAddress) -> bytes:
     """Return an address as the struct holds it: IPv4 in host byte order, IPv6 as it is."""
     return address.packed[::-1].ljust(16, b"\0") if address.version == 4 else address.packed
 
 
 def _text(data: bytes, *, ipv6: bool) -> str:
-    return str(ipaddress.ip_address(data if ipv6 else data[3::-1]))
+    return str(ip_address(data if ipv6 else data[3::-1]))
 
 
 def _key_of(world: World, skb: SkbContext) -> TunnelKey | None:
@@ -61,7 +64,7 @@ def skb_get_tunnel_key(world: World, context: int, to: int, size: int, flags: in
     key = _key_of(world, skb)
     if key is None or flags & ~(TUNINFO_IPV6 | TUNINFO_FLAGS):
         return _clear(to, size, -errno.EINVAL)
-    remote, local = ipaddress.ip_address(key.remote), ipaddress.ip_address(key.local)
+    remote, local = ip_address(key.remote), ip_address(key.local)
     if (remote.version == 6) != bool(flags & TUNINFO_IPV6):
         return _clear(to, size, -errno.EPROTO)
     if size not in (KEY_SIZE, *OLDER_SIZES) or (size == SIZE_FOR_IPV4 and remote.version == 6):
