@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.bits import W32, W64
 from ebpfjit.collector import collector_paused
 from ebpfjit.errors import DecodeError, EbpfError
-from ebpfjit.isa.spec import Imm, Kind, Reference, Row
-from ebpfjit.isa.table import match
+from ebpfjit.isa.spec import Kind, Reference, Row
+from ebpfjit.isa.table import TABLE, match
 from ebpfjit.literals import named_type
 from ebpfjit.memo import Memo
 from ebpfjit.named import cut, few
@@ -43,6 +43,8 @@ SLOT_SIZE = 8
 MAX_SLOTS = 2_000_000
 """Slots of a program: the verifier takes a million instructions, of which LDDW has two slots."""
 _WORD = struct.Struct("<BBhi")
+_FUNCTION_NAMING = frozenset(row for row in TABLE if row.imm_is_target and row.kind is not Kind.JUMP)
+"""Local calls and code references."""
 
 Buffer = bytes | bytearray | memoryview
 """What is accepted as bytecode (any object with the buffer protocol)."""
@@ -92,7 +94,7 @@ class Instruction:
         row = self.row
         if row is None or not row.has_target:
             return None
-        return self.pc + 1 + (self.imm if row.imm is Imm.TARGET else self.offset)
+        return self.pc + 1 + (self.imm if row.imm_is_target else self.offset)
 
     def encode(self) -> bytes:
         """Return the instruction's 8 or 16 bytes."""
@@ -429,17 +431,31 @@ class Program:
     @lazy
     def slots(self) -> tuple[Instruction | None, ...]:
         """The instruction that starts at each slot; None at the second slot of an LDDW."""
-        slots: list[Instruction | None] = [None] * (len(self.code) // SLOT_SIZE)
-        for instruction in self.instructions:
+        instructions = self.instructions
+        if len(instructions) == len(self.words):  # none of them takes two
+            return instructions
+        slots: list[Instruction | None] = [None] * len(self.words)
+        for instruction in instructions:
             slots[instruction.pc] = instruction
         return tuple(slots)
+
+    @lazy
+    def suspects(self) -> tuple[Instruction, ...]:
+        """The instructions that name r10, a register that does not exist, or no row: few, mostly."""
+        every = self.instructions
+        return tuple([one for one in every if one.dst_reg > 9 or one.src_reg > 9 or one.row is None])
+
+    @lazy
+    def rows(self) -> frozenset[Row | None]:
+        """The table rows of all instructions; None where one is unknown."""
+        return frozenset([instruction.row for instruction in self.instructions])
 
     @lazy
     def jumps(self) -> tuple[tuple[Instruction, int], ...]:
         """The instructions that go, or may go, to a slot that they name, and that slot; local calls too."""
         return tuple(
             [
-                (insn, insn.pc + 1 + (insn.imm if row.imm is Imm.TARGET else insn.offset))
+                (insn, insn.pc + 1 + (insn.imm if row.imm_is_target else insn.offset))
                 for insn in self.instructions
                 if (row := insn.row) is not None and row.has_target
             ]
@@ -453,10 +469,9 @@ class Program:
         an instruction starts there.
         """
         starts = {0, *self.symbols}
-        for instruction in self.instructions:
-            row = instruction.row
-            if row is not None and row.imm is Imm.TARGET and row.kind is not Kind.JUMP:
-                starts.add(instruction.pc + 1 + instruction.imm)
+        if not _FUNCTION_NAMING.isdisjoint(self.rows):
+            naming = [insn for insn in self.instructions if insn.row in _FUNCTION_NAMING]
+            starts.update([insn.pc + 1 + insn.imm for insn in naming])
         slots = self.slots
         inside = sorted(pc for pc in starts if 0 <= pc < len(slots) and slots[pc] is not None)
         return {pc: self.symbols.get(pc, f"function_{pc}" if pc else "main") for pc in inside}

@@ -195,6 +195,11 @@ class Emitter:
     time, which would only fill the table of lines. The program has `size` instructions.
     """
 
+    __slots__ = (
+        "_here", "_labels", "_lines", "_owners", "_parts", "_repeats", "_snippets", "_starts", "cold",
+    )  # fmt: skip
+    # contexts have more attributes than thirty, up to which access to them is as fast without
+
     def __init__(self, size: int = 0, *, repeats: bool = True) -> None:
         self._repeats = repeats
         self._lines: dict[object, Line] = _lines.trim(size) if repeats else {}

@@ -29,10 +29,10 @@ def baseline(verified: Verified) -> Accesses:
     """Return what is known of a program's accesses at first sight; frames that are named are zeroed."""
     program = verified.program
     functions = program.functions
-    named = [insn for insn in program.instructions if FRAME_POINTER in (insn.dst_reg, insn.src_reg)]
+    named = [insn for insn in program.suspects if FRAME_POINTER in (insn.dst_reg, insn.src_reg)]
     size = min(verified.frame_sizes.values(), default=0)
     accesses: dict[int, Access] = {}
-    origins = START.copy()
+    origins, unknown = START.copy(), Origin.PACKET
     words = program.words
     known = _known_shapes.trim(len(words)).get
     for insn in program.instructions:
@@ -45,7 +45,7 @@ def baseline(verified: Verified) -> Accesses:
             proof, origin = "frame" if inside else "", origins[shape.base]
             accesses[pc] = Access(pc, shape.size, shape.stores, proof, origin, size)
         if shape.written is not None:
-            origins[shape.written] = Origin.PACKET if shape.copied is None else origins[shape.copied]
+            origins[shape.written] = unknown if shape.copied is None else origins[shape.copied]
     return Accesses(accesses, _zeroed(program, named))
 
 

@@ -11,14 +11,17 @@ from itertools import accumulate
 
 from ebpfjit.analysis.entries import Entries, Way
 from ebpfjit.analysis.liveness import Liveness
-from ebpfjit.isa.spec import FRAME_POINTER, Kind
+from ebpfjit.isa.spec import FRAME_POINTER, Kind, Row
+from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.program import Instruction, Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.memory import MAX_FRAMES, STACK_SIZE
 
-ARITHMETIC = frozenset(
-    {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.JUMP, Kind.BRANCH, Kind.EXIT}
-)
+_KINDS = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.JUMP, Kind.BRANCH, Kind.EXIT})
+ARITHMETIC: frozenset[Row | None] = frozenset(row for row in TABLE if row.kind in _KINDS)
+"""Rows that need no frame."""
+CALL = BY_NAME["CALL_LOCAL"]
+FRAME = 1 << FRAME_POINTER
 MOST_LOOKS = 4  # a block may belong to several functions; so many times all are looked at
 
 
@@ -78,6 +81,7 @@ def _functions(known: Liveness, illegal: Collection[int]) -> dict[int, _Function
     """By block, where its instructions start."""
     left = MOST_LOOKS * len(first)
     functions: dict[int, _Function] = {}
+    instructions = known.program.instructions
     for start in known.program.functions:
         seen = {start}
         work = [start]
@@ -86,7 +90,9 @@ def _functions(known: Liveness, illegal: Collection[int]) -> dict[int, _Function
         while work:
             pc = work.pop()
             place, count = first[pc], known.blocks[pc]
-            callees |= _callees(known.program, known.program.instructions[place + count - 1])
+            last = instructions[place + count - 1]
+            if last.row is CALL:
+                callees |= _callees(known.program, last)
             is_frameless = is_frameless and _is_arithmetic(known, place, place + count, illegal)
             for way in known.ways[pc]:
                 if way not in seen:
@@ -102,21 +108,15 @@ def _functions(known: Liveness, illegal: Collection[int]) -> dict[int, _Function
 def _is_arithmetic(known: Liveness, start: int, stop: int, illegal: Collection[int]) -> bool:
     """True where a block's instructions need no frame: arithmetic that has nothing to do with r10."""
     instructions, effects = known.program.instructions[start:stop], known.effects[start:stop]
-    return all(
-        insn.row is not None
-        and insn.row.kind in ARITHMETIC
-        and insn.pc not in illegal
-        and not (reads | written) >> FRAME_POINTER & 1
-        for insn, (reads, written) in zip(instructions, effects, strict=True)
-    )
+    for insn, (reads, written) in zip(instructions, effects, strict=True):
+        if insn.row not in ARITHMETIC or insn.pc in illegal or (reads | written) & FRAME:
+            return False
+    return True
 
 
 def _callees(program: Program, last: Instruction) -> frozenset[int]:
-    """Return the function that a block ends with a call of, if it does."""
-    row = last.row
-    if row is None or row.kind is not Kind.CALL_LOCAL or last.target not in program.functions:
-        return NONE
-    return frozenset({last.target})
+    """Return the function that a block ends with the call of, if there is one."""
+    return frozenset({last.target}) if last.target in program.functions else NONE
 
 
 def _callees_first(callees: dict[int, frozenset[int]]) -> list[int] | None:

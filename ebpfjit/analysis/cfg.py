@@ -5,7 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from itertools import pairwise
 
-from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Imm, Kind, Reg
+from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg
+from ebpfjit.isa.table import TABLE
 from ebpfjit.program import Instruction, Program
 
 ENDS_BLOCK = frozenset(
@@ -14,6 +15,9 @@ ENDS_BLOCK = frozenset(
 DECIDES = frozenset({Kind.BRANCH, Kind.MAY_GOTO, Kind.CALL_REGISTER, Kind.EXIT})
 """Behind these nothing is certain to be reached."""
 NEVER_FALLS_THROUGH = frozenset({Kind.JUMP, Kind.EXIT})
+_ENDING = frozenset(row for row in TABLE if row.kind in ENDS_BLOCK) | {None}
+_NAMING = frozenset(row for row in TABLE if row.is_wide and row.imm_is_target)
+"""What gives the address of an instruction."""
 
 
 def illegal_reason(instruction: Instruction) -> str | None:
@@ -64,21 +68,20 @@ def leaders(program: Program) -> list[int]:
     Slot 0, every function, every target of a jump, and what follows an instruction that may hand
     control elsewhere. A helper call does not: it comes back to the next instruction.
     """
-    found = {0, *program.functions}
+    found, instructions, slots = {0, *program.functions}, program.instructions, program.slots
     found.update([target for _, target in program.jumps])
-    for instruction in program.instructions:
-        row = instruction.row
-        if row is None or row.kind in ENDS_BLOCK:
-            found.add(instruction.pc + 1)  # none of them is wide
-        elif row.is_wide and row.imm is Imm.TARGET:
-            found.add(instruction.pc + 1 + instruction.imm)
-    return sorted(pc for pc in found if is_inside(program, pc))
+    found.update([insn.pc + 1 for insn in instructions if insn.row in _ENDING])  # none of them is wide
+    if not _NAMING.isdisjoint(program.rows):
+        found.update([insn.pc + 1 + insn.imm for insn in instructions if insn.row in _NAMING])
+    return sorted([pc for pc in found if 0 <= pc < len(slots) and slots[pc] is not None])
 
 
 def block_sizes(program: Program) -> dict[int, int]:
     """Return, for each slot where a basic block starts, how many instructions the block has."""
     starts = leaders(program)
-    wide = [insn.pc for insn in program.instructions if insn.next_imm is not None]
+    wide: list[int] = []
+    if len(program.instructions) < len(program):
+        wide = [insn.pc for insn in program.instructions if insn.next_imm is not None]
     sizes = {start: stop - start for start, stop in pairwise([*starts, len(program)])}
     for pc in wide:  # takes two slots
         sizes[starts[bisect_right(starts, pc) - 1]] -= 1
@@ -110,6 +113,7 @@ def meeting_points(program: Program, blocks: dict[int, int]) -> set[int]:
 
 
 OUTWARD = frozenset({Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.EXIT, Kind.PACKET_LOAD})
+_LEADING_OUT = frozenset(row for row in TABLE if row.kind in OUTWARD)
 
 
 def tested_blocks(program: Program, blocks: dict[int, int]) -> frozenset[int]:
@@ -121,7 +125,6 @@ def tested_blocks(program: Program, blocks: dict[int, int]) -> frozenset[int]:
     """
     tested = set(loop_headers(program)) | set(program.functions)
     starts = sorted(blocks)
-    for insn in program.instructions:
-        if insn.row is not None and insn.row.kind in OUTWARD:
-            tested.add(starts[bisect_right(starts, insn.pc) - 1])
+    for pc in [insn.pc for insn in program.instructions if insn.row in _LEADING_OUT]:
+        tested.add(starts[bisect_right(starts, pc) - 1])
     return frozenset(tested)

@@ -7,8 +7,9 @@ from functools import cache
 from itertools import accumulate
 from types import MappingProxyType
 
-from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, illegal_reason, is_inside
+from ebpfjit.analysis.cfg import NEVER_FALLS_THROUGH, illegal_reason
 from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind, Reg, Row
+from ebpfjit.isa.table import TABLE
 from ebpfjit.memo import Memo
 from ebpfjit.program import Instruction, Program
 from ebpfjit.record import dataclass
@@ -19,6 +20,9 @@ RESULT_AND_ARGUMENTS = 0b111111
 CALLERS = frozenset({Kind.CALL_LOCAL, Kind.CALL_REGISTER})
 FRAME = 1 << FRAME_POINTER
 NO_CALLEES: Mapping[int, int] = MappingProxyType({})
+
+_HANDING_ON = frozenset(row for row in TABLE if row.kind in (Kind.EXIT, Kind.CALL_LOCAL))
+"""Of these the calls have a target."""
 
 Effect = tuple[int, int]
 """The registers that are read, and those that are written."""
@@ -47,7 +51,7 @@ def liveness_of(program: Program, blocks: dict[int, int], ways: dict[int, list[i
     where something behind a call reads one of them. Where functions are called by address, or loads from the
     packet may end them, calls read all, and exits hand all on.
     """
-    kinds = {insn.row.kind for insn in program.instructions if insn.row is not None}
+    kinds = {row.kind for row in program.rows if row is not None}
     at_exit = RESULT if kinds.isdisjoint(CALLERS) else RESULT_AND_ARGUMENTS
     effects = _effects(program, at_exit)
     if Kind.CALL_LOCAL in kinds and kinds.isdisjoint({Kind.CALL_REGISTER, Kind.PACKET_LOAD}):
@@ -77,12 +81,11 @@ def live_before(known: Liveness) -> list[int]:
     instructions, effects = known.program.instructions, known.effects
     index = len(effects)
     for start, count in reversed(known.blocks.items()):
-        live, stop = _union(known.at, known.ways[start]), index
-        index -= count
-        for insn, (reads, writes) in zip(
-            reversed(instructions[index:stop]), reversed(effects[index:stop]), strict=True
-        ):
-            before[insn.pc] = live = (live & ~writes) | reads
+        live = _union(known.at, known.ways[start])
+        stop, index = index, index - count
+        for place in range(stop - 1, index - 1, -1):
+            reads, writes = effects[place]
+            before[instructions[place].pc] = live = (live & ~writes) | reads
     return before
 
 
@@ -100,12 +103,12 @@ def _through_calls(
     for place, (start, last) in zip(
         accumulate(blocks.values()), _last_instructions(program, blocks), strict=True
     ):
-        target = last.target
-        if last.row is None or illegal_reason(last) is not None:
+        if last.row not in _HANDING_ON or illegal_reason(last) is not None:
             continue
-        if last.row.kind is Kind.EXIT:
+        target = last.target
+        if target is None:
             exits.append(start)
-        elif last.row.kind is Kind.CALL_LOCAL and target is not None and target in blocks:
+        elif target in blocks:
             callees[start] = target
         else:
             continue
@@ -135,10 +138,11 @@ def _live_at_starts(
     index = len(effects)
     for start, count in reversed(blocks.items()):
         reads = writes = 0
-        for read, written in reversed(effects[index - count : index]):
+        stop, index = index, index - count
+        for place in range(stop - 1, index - 1, -1):
+            read, written = effects[place]
             reads = (reads & ~written) | read
             writes |= written
-        index -= count
         summaries[start] = reads, ~writes
         for way in ways[start]:
             before.setdefault(way, []).append(start)
@@ -165,17 +169,24 @@ def _live_at_starts(
 
 
 def _union(live_at: dict[int, int], following: list[int]) -> int:
+    if len(following) == 1:
+        return live_at[following[0]]
     live = 0
     for pc in following:
         live |= live_at[pc]
     return live
 
 
+_STOPPING = frozenset(row for row in TABLE if row.kind in NEVER_FALLS_THROUGH)
+_LEADING = frozenset(row for row in TABLE if row.has_target and row.kind is not Kind.CALL_LOCAL)
+"""What goes on at its target."""
+
+
 def _last_instructions(program: Program, blocks: dict[int, int]) -> Iterator[tuple[int, Instruction]]:
-    index = 0
+    index, instructions = 0, program.instructions
     for start, count in blocks.items():
         index += count
-        yield start, program.instructions[index - 1]
+        yield start, instructions[index - 1]
 
 
 def _ways(program: Program, insn: Instruction) -> list[int]:
@@ -183,10 +194,11 @@ def _ways(program: Program, insn: Instruction) -> list[int]:
     row = insn.row
     if row is None or illegal_reason(insn) is not None:
         return []
-    following = [] if row.kind in NEVER_FALLS_THROUGH else [insn.next_pc]
-    if insn.target is not None and row.kind is not Kind.CALL_LOCAL:
-        following.append(insn.target)
-    return [pc for pc in following if is_inside(program, pc)]
+    following = [] if row in _STOPPING else [insn.next_pc]
+    if row in _LEADING:
+        following.append(insn.pc + 1 + (insn.imm if row.imm_is_target else insn.offset))
+    slots = program.slots
+    return [pc for pc in following if 0 <= pc < len(slots) and slots[pc] is not None]
 
 
 _known_effects: dict[int, Memo[int, Effect]] = {RESULT: Memo(), RESULT_AND_ARGUMENTS: Memo()}
@@ -201,14 +213,14 @@ def _effects(program: Program, at_exit: int) -> list[Effect]:
     """Return the effect of each instruction; it follows from the instruction's first word."""
     known, words = _known_effects[at_exit], program.words
     known.trim(len(words))
-    effects: list[Effect] = []
-    for insn in program.instructions:
-        word = words[insn.pc]
-        effect = known.get(word)
-        if effect is None:
-            effect = known[word] = _effect(insn, at_exit)
-        effects.append(effect)
-    return effects
+    instructions = program.instructions
+    firsts = words if len(words) == len(instructions) else [words[insn.pc] for insn in instructions]
+    effects = list(map(known.get, firsts))
+    if None in effects:
+        for index, effect in enumerate(effects):
+            if effect is None:
+                effects[index] = known[firsts[index]] = _effect(instructions[index], at_exit)
+    return effects  # type: ignore[return-value]  # all are known now
 
 
 def _effect(insn: Instruction, at_exit: int) -> Effect:

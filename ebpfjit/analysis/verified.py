@@ -15,7 +15,6 @@ from ebpfjit.analysis.liveness import Liveness, liveness_of, ways_of
 from ebpfjit.analysis.nesting import Nesting, nesting_of
 from ebpfjit.analysis.segments import Segments, segments_of
 from ebpfjit.errors import EMPTY, LoadError, VerifierError
-from ebpfjit.isa.spec import FRAME_POINTER
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass, lazy, replace
 from ebpfjit.runtime.memory import STACK_FRAME_SIZE, STACK_SIZE
@@ -121,12 +120,7 @@ class Verified:
     @lazy
     def illegal(self) -> dict[int, str]:
         """The slots of instructions that no engine can run, and why; the verifier leaves none."""
-        suspects = [
-            insn
-            for insn in self.program.instructions
-            if insn.row is None or insn.dst_reg >= FRAME_POINTER or insn.src_reg >= FRAME_POINTER
-        ]
-        found = {insn.pc: illegal_reason(insn) for insn in suspects}
+        found = {insn.pc: illegal_reason(insn) for insn in self.program.suspects}
         return {pc: reason for pc, reason in found.items() if reason is not None}
 
 
@@ -176,6 +170,8 @@ def _frame_size(program: Program, pc: int, calculator: StackUsageCalculator | No
 
 def check_references(program: Program) -> None:
     """Raise LoadError where an instruction refers to something that nothing resolves."""
+    if not any(row is not None and row.is_wide for row in program.rows):
+        return
     for instruction in program.instructions:
         row = instruction.row
         if row is None or not row.is_wide or row.reference is None:

@@ -141,11 +141,12 @@ def check(prog: Any) -> None:
     words, slots = program.words, program.slots
     end = len(slots)
     writing: list[Instruction] = []
-    _sound_words.trim(end)
-    for instruction in program.instructions:
-        target = instruction.target
-        lands = target is None or (0 <= target < end and slots[target] is not None)
-        if not lands or words[instruction.pc] not in _sound_words:
+    sound = _sound_words.trim(end)
+    astray = {insn.pc for insn, target in program.jumps if not 0 <= target < end or slots[target] is None}
+    asked = {pc for pc, word in enumerate(words) if word not in sound}
+    for pc in sorted(asked | astray):
+        instruction = slots[pc]
+        if instruction is not None and (pc in astray or words[pc] not in sound):  # None: a second half
             _check_instruction(program, instruction)
             writing += [instruction] if illegal_reason(instruction) is not None else []
     if writing:

@@ -127,7 +127,8 @@ class Row:
 
     What follows from these is worked out once: `uses_src` is True where the second operand is the
     src register (X), not the immediate (K); `is_wide` for the two-slot LDDW; `has_target` where
-    control goes, or may go, to a slot that a field names.
+    control goes, or may go, to a slot that a field names, `imm_is_target` where that is imm; `is_ordered`
+    for atomics and acquire or release accesses, which want aligned addresses.
     """
 
     name: str
@@ -153,12 +154,17 @@ class Row:
     uses_src: bool = field(init=False)
     is_wide: bool = field(init=False)
     has_target: bool = field(init=False)
+    imm_is_target: bool = field(init=False)
+    is_ordered: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uses_src", isinstance(self.src, Reg))
         object.__setattr__(self, "is_wide", self.next_imm is not None)
         has_target = self.offset is Offset.TARGET or (self.imm is Imm.TARGET and not self.is_wide)
         object.__setattr__(self, "has_target", has_target)
+        object.__setattr__(self, "imm_is_target", self.imm is Imm.TARGET)
+        is_access = self.size > 0 and self.opcode & 0xE7 == 0xC3
+        object.__setattr__(self, "is_ordered", self.kind is Kind.ATOMIC or is_access)
 
     def __reduce__(self) -> tuple[Callable[[str], Row], tuple[str]]:
         return row_named, (self.name,)
@@ -167,11 +173,6 @@ class Row:
     def slots(self) -> int:
         """How many 8-byte slots the instruction takes."""
         return 1 if self.next_imm is None else 2
-
-    @property
-    def is_ordered(self) -> bool:
-        """True for atomics and acquire or release accesses, which want aligned addresses."""
-        return self.kind is Kind.ATOMIC or (self.size > 0 and self.opcode & 0xE7 == 0xC3)
 
     @property
     def reference(self) -> Reference | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import filterfalse
+from operator import attrgetter
 from typing import Any
 
 from ebpfjit.errors import JitUnavailable, TranslationError
@@ -15,7 +17,7 @@ from ebpfjit.jit.cpu import machine
 from ebpfjit.memo import Memo
 from ebpfjit.once import ForkLock
 from ebpfjit.record import record, replace
-from ebpfjit.translators.emitter import Line, Part, SlotLine, Snippet
+from ebpfjit.translators.emitter import Jump, Label, Line, Part, SlotLine, Snippet
 
 MARKER = 0x9E3779B97F4A7C15
 IMM_SENTINELS = {8: 0x51, 16: 0x5A3C, 32: 0x5A3C6E71, 64: 0x5A3C6E7112345678}
@@ -107,7 +109,9 @@ def assemble_parts(parts: Iterable[Part]) -> None:
     """
     lines: dict[Line, None] = {}
     snippets: list[Snippet] = []
-    for part in [part for part in parts if not part.code]:  # most lines were met before
+    for part in filterfalse(attrgetter("code"), parts):  # most lines were met before
+        if type(part) is Jump or type(part) is Label:
+            continue
         if isinstance(part, Line):
             lines[part] = None
         elif isinstance(part, Snippet):

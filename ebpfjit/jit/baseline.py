@@ -83,21 +83,22 @@ def emit_baseline(cx: Context, verified: Verified, left: Collection[int] = ()) -
     # Where runs are counted, exits may be to the start of a block, behind what is paid and counted there.
     entered = {**labels, **{pc: leave_label(pc) for pc in left if pc not in blocks or segments}}
     apart.update(branches)
-    noted = {*segments, *plan.reasons}
+    noted = {*segments, *plan.reasons, *entered}
     for instruction in cx.program.instructions:
         pc = instruction.pc
         phrase = known.get(words[pc]) if pc not in apart else None
-        if phrase is not None and not phrase[1] and pc not in entered and pc not in noted and not traced:
+        if phrase is not None and not phrase[1] and pc not in noted and not traced:
             cx.place(pc, phrase[0])  # most instructions: what was written before, and nothing else
             continue
         cx.begin(pc)
-        if pc in labels:
-            cx.start(instruction)
-            _block_start(cx, verified, pc, labels[pc])
-        if pc in segments:
-            cx.count(pc, SEGMENT)
-        if pc in entered and entered[pc] != labels.get(pc):
-            cx.label(entered[pc])
+        if pc in noted:
+            if pc in labels:
+                cx.start(instruction)
+                _block_start(cx, verified, pc, labels[pc])
+            if pc in segments:
+                cx.count(pc, SEGMENT)
+            if pc in entered and entered[pc] != labels.get(pc):
+                cx.label(entered[pc])
         if traced:
             cx.trace(pc)
         if pc in plan.reasons:

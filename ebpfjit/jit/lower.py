@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.memo import Memo
-from ebpfjit.optimizer.code import BOUND, Exit, Op, Way
+from ebpfjit.optimizer.code import BOUND, PAY, Exit, Op, Way
 from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode, Places
 from ebpfjit.optimizer.registers import sequential
 from ebpfjit.optimizer.rules.addresses import from_start
@@ -36,12 +37,15 @@ from ebpfjit.translators.labels import (
 from ebpfjit.translators.machine import SPILLED, Registers
 
 LOOP_ALIGNMENT = 32
+JUMP, EXIT, MAY_GOTO = (BY_NAME[name] for name in ("JA", "EXIT", "MAY_GOTO"))
 PLACELESS_KINDS = frozenset(
     {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD, Kind.STORE, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT}
     | {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE, Kind.PAY, Kind.REDUCE}
 )
 PLACELESS = frozenset(row for row in (*TABLE, *UNENCODED.values()) if row.kind in PLACELESS_KINDS)
 """What is translated the same wherever it stands, where it has no exit."""
+BRANCHES = frozenset(row for row in TABLE if row.kind is Kind.BRANCH)
+BINARIES = frozenset(row for row in (*TABLE, *UNENCODED.values()) if row.kind is Kind.BINARY)
 ADDRESSED = frozenset(
     {Kind.INDEXED_LOAD, Kind.INDEXED_STORE, Kind.BINARY_LOAD, Kind.UPDATE, Kind.BRANCH_LOAD}
 )
@@ -86,6 +90,9 @@ def _frame_sizes(cx: Context, verified: Verified) -> dict[int, int]:
     return sizes
 
 
+_RESULTS = itemgetter(0)
+
+
 def written_registers(placed: PlacedCode) -> set[int]:
     """Return the registers, and words of the stack, that placed code puts values in.
 
@@ -94,8 +101,10 @@ def written_registers(placed: PlacedCode) -> set[int]:
     written: set[int] = set()
     for block in placed.blocks:
         if block is not None:
-            written.update(*[places[0] for places in block.places])
-            written.update([move.dst for moves in (*block.between.values(), *block.moves) for move in moves])
+            written.update(*map(_RESULTS, block.places))
+            if block.between or any(block.moves):
+                moved = (*block.between.values(), *block.moves)
+                written.update([move.dst for moves in moved for move in moves])
     return written
 
 
@@ -106,10 +115,10 @@ Last = tuple[Op, tuple[int, ...]]
 def _leaves_flags(flags: Mapping[str, frozenset[str]], last: Last, end: Op, args: tuple[int, ...]) -> bool:
     """True where the flags say how what was made last compares with 0."""
     row = end.row
-    if row.kind is not Kind.BRANCH or row.uses_src or end.imm:
+    if row not in BRANCHES or row.uses_src or end.imm:
         return False
     op, results = last
-    jumps = flags.get(op.row.meaning, frozenset()) if op.row.kind is Kind.BINARY else frozenset()
+    jumps = flags.get(op.row.meaning, frozenset()) if op.row in BINARIES else frozenset()
     return row.meaning in jumps and op.row.width is row.width and results[0] == args[0]
 
 
@@ -176,22 +185,23 @@ class _Lowering:
         starts: dict[int, list[int]] = {}
         for pc, entry in self.code.entries.items():
             starts.setdefault(entry.block, []).append(pc)
-        before = self.code.shape.before
-        numbers = self.numbers
+        before, placed, sources = self.code.shape.before, self.placed.blocks, self.code.blocks
+        numbers, labels, frames, begun = self.numbers, self.labels, self.frames, self.begun
         heads = self._heads(numbers)
         for number, after in zip(numbers, [*numbers[1:], -1], strict=True):
-            block, source = self.placed.blocks[number], self.code.blocks[number]
+            block, source = placed[number], sources[number]
             assert block is not None  # it is one of those that are there
             cx.begin(source.pc)
-            if cx.spilled and number in starts and any(each >= 0 for each in before[number]):
-                cx.jump("jmp", self.labels[number])  # what comes from the block above has its words already
-            for pc in starts.get(number, ()):
-                cx.label((function_label if pc in functions else resume_label)(pc))
-                if cx.spilled:
-                    cx.emit("sub rsp, $imm", imm=cx.spilled)
-            cx.label(self.labels[number], LOOP_ALIGNMENT if number in heads else 1)
-            self.begun.add(number)
-            cx.frame_size = self.frames[number]
+            if number in starts:
+                if cx.spilled and any(each >= 0 for each in before[number]):
+                    cx.jump("jmp", labels[number])  # what comes from the block above has its words already
+                for pc in starts[number]:
+                    cx.label((function_label if pc in functions else resume_label)(pc))
+                    if cx.spilled:
+                        cx.emit("sub rsp, $imm", imm=cx.spilled)
+            cx.label(labels[number], LOOP_ALIGNMENT if number in heads else 1)
+            begun.add(number)
+            cx.frame_size = frames[number]
             self.steps(block, source.pc)
             self.end(block, source.ways, after)
         cx.way, cx.is_turned, cx.exit, cx.live, cx.spilled = None, False, "", None, 0
@@ -199,38 +209,40 @@ class _Lowering:
 
     def _heads(self, numbers: Sequence[int]) -> set[int]:
         """Return the blocks that loops come round to, those that a later one in their layout leads to."""
-        seen, heads = set[int](), set[int]()
+        seen, heads, ways = set[int](), set[int](), self.code.shape.ways
         for number in numbers:
             seen.add(number)
-            heads.update([way.block for way in self.code.blocks[number].ways if way.block in seen])
+            if not seen.isdisjoint(ways[number]):
+                heads.update([way for way in ways[number] if way in seen])
         return heads
 
     def steps(self, block: PlacedBlock, at: int) -> None:
         """Emit the steps of a block that starts at the slot `at`, but for the end."""
-        cx, known, between = self.cx, self.known, block.between
-        last: Last | None = None
-        for index, (op, places) in enumerate(zip(block.ops[:-1], block.places, strict=False)):
+        cx, known, between = self.cx, self.known.get, block.between
+        insert, placeless, last, steps = cx.written().append, PLACELESS, None, len(block.ops) - 1
+        for index, op, places in zip(range(steps), block.ops, block.places, strict=False):
             if between and index in between and self.between(between[index], op, places):
                 last = None  # lea leaves the flags alone
                 continue
             if op.pc != at:
                 at = op.pc
                 cx.begin(at)
-            row, results = op.row, places[0]
-            if row in PLACELESS and op.exit is None:  # most operations: what was written before
-                key = row, results, places[1], op.imm, op.offset, op.scale
-                snippet = known.get(key)
+            row = op.row
+            if row in placeless and op.exit is None:  # most operations: what was written before
+                results, args, _, _ = places
+                key = row, results, args, op.imm, op.offset, op.scale
+                snippet = known(key)
                 if snippet is not None:
-                    cx.insert(snippet)
+                    insert(snippet)
                 else:
                     self.anew(Placed(op, *places), key)
             elif row is not BOUND or self.checked:
                 self.translate(Placed(op, *places))
-            last = op, results
-        moves = between.get(len(block.ops) - 1, ())
+            last = index
+        moves = between.get(steps, ()) if between else ()
         for move in moves:
-            self.cx.move(move.dst, move.src)
-        self.last = None if moves else last
+            cx.move(move.dst, move.src)
+        self.last = None if moves or last is None else (block.ops[last], block.places[last][0])
 
     def between(self, moves: Sequence[Move], op: Op, places: Places) -> bool:
         """Emit the moves in front of an operation; True where the last of them and it became a sum."""
@@ -269,13 +281,14 @@ class _Lowering:
         cx.insn = step  # type: ignore[assignment]  # it has what translators ask of instructions
         if cx.plan.is_audited:
             self.audit(step)
-        leaves = step.op.exit
-        if step.row.kind is Kind.PAY and not step.stores:
+        op = step.op
+        leaves = op.exit
+        if step.row is PAY and not op.stores:
             cx.exit = SLICE_ENDS if leaves is not None else ""
         else:
             cx.exit = "" if leaves is None or step.exit is None else self.exit(leaves, step.exit)
         cx.live = step.kept
-        cx.distance = self.distance(step) if step.row.kind is Kind.BOUND else None
+        cx.distance = self.distance(step) if step.row is BOUND else None
         cx.translate(step)
 
     def audit(self, step: Placed) -> None:
@@ -342,28 +355,27 @@ class _Lowering:
     def end(self, block: PlacedBlock, ways: tuple[Way, ...], after: int) -> None:
         """Emit the end of a block, before the block that follows in memory."""
         end = block.ops[-1]
-        kind = end.row.kind
-        if kind is Kind.JUMP:
+        if end.row is JUMP:
             self.on(ways[0], block.moves[0], after)
-        elif kind is Kind.BRANCH or kind is Kind.BRANCH_LOAD or kind is Kind.MAY_GOTO:
+        elif ways:
             self.branch(block, ways, after)
         else:
-            if kind is Kind.EXIT:
+            if end.row is EXIT:
                 self.cx.drop()
             self.translate(Placed(end, *block.places[-1]))
 
     def branch(self, block: PlacedBlock, ways: tuple[Way, ...], after: int) -> None:
         """Emit a branch; what is next in memory is gone on to without a jump, where that can be."""
         cx, end, places = self.cx, block.ops[-1], block.places[-1]
-        kind = end.row.kind
+        may_turn = end.row is not MAY_GOTO
         taken, other = ways
         moves, through = block.moves
         turned = (
-            kind is not Kind.MAY_GOTO and taken.block == after and not moves
+            may_turn and taken.block == after and not moves
         )  # what is next is where it jumps: so where the condition fails it jumps to the other
         if turned:
             taken, other, moves, through = other, taken, through, moves
-        goes_back = bool(moves) and taken.block in self.begun and kind is not Kind.MAY_GOTO
+        goes_back = bool(moves) and taken.block in self.begun and may_turn
         if goes_back:  # once a round: the moves are in line, and what is left is jumped to
             turned = not turned
             is_next = other.block == after and not through
@@ -398,7 +410,7 @@ class _Lowering:
         if not self.learns or len(cx.cold) != cold or not isinstance(jump, Jump) or jump.label != cx.way:
             return
         lines = lines_of(parts)
-        if lines is not None and end.row.kind is not Kind.MAY_GOTO:
+        if lines is not None and end.row is not MAY_GOTO:
             mnemonic = cx.inverse[jump.mnemonic] if cx.is_turned else jump.mnemonic
             self.branches[key] = Snippet(lines), mnemonic
 

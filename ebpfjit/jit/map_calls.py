@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import Kind
+from ebpfjit.isa.table import BY_NAME
 from ebpfjit.jit.audit import audited
 from ebpfjit.jit.routines import routines
 from ebpfjit.once import once
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 OPERATIONS = {LOOKUP: MapOperation.LOOKUP, UPDATE: MapOperation.UPDATE, DELETE: MapOperation.DELETE}
 FLAT = ARRAYS | HASHES
 LARGEST_STRIDE = 1 << 30
+CALL = BY_NAME["CALL"]
 InFrame = Mapping[int, Mapping[int, int]]
 
 
@@ -93,11 +95,11 @@ def in_frame(code: Code, facts: Facts | None) -> dict[int, dict[int, int]]:
     As where a bound falls by the rule "frame"; for keys and values, which are in r2 and r3.
     """
     found: dict[int, dict[int, int]] = {}
-    if facts is None:
+    if facts is None or CALL not in code.verified.program.rows:
         return found
     for block in code.blocks:
         for op in block.ops:
-            if op.row.kind is not Kind.CALL_HELPER:
+            if op.row is not CALL:
                 continue
             here = {register: _room(code, facts, op.args[register - 1]) for register in (2, 3)}
             before = found.get(op.pc, here)  # it may be there more than once

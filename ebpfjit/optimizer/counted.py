@@ -21,12 +21,13 @@ from collections.abc import Sequence
 
 from ebpfjit.bits import W64, Width
 from ebpfjit.isa.spec import Kind, Row
-from ebpfjit.isa.table import BY_NAME
+from ebpfjit.isa.table import BY_NAME, TABLE
 from ebpfjit.optimizer.code import PAY, Block, Code, Op, Way
 from ebpfjit.optimizer.flow import homes_of
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED
 from ebpfjit.record import record, replace
 
+BRANCHES = frozenset(row for row in TABLE if row.kind is Kind.BRANCH)
 MOST_STEP = 1 << 12
 """How far what steps may step in a round."""
 AT_LEAST = {"<=": "<", ">=": ">"}
@@ -55,7 +56,7 @@ def way_back(
     code: Code, number: int, block: Block, before: Sequence[Sequence[int]]
 ) -> tuple[int, Way, int] | None:
     """Return which way of a block leads back to it, itself or by a block that only pays; what that pays."""
-    if block.end.row.kind is not Kind.BRANCH or not block.args:
+    if not block.args or block.end.row not in BRANCHES:
         return None
     for index, way in enumerate(block.ways):
         if block.ways[1 - index].block == number:

@@ -72,12 +72,12 @@ def _needed(code: Code, entered: Set[int]) -> tuple[set[Any], set[int]]:
     came: dict[int, list[int]] = {}
     """The same of arguments of blocks, which rounds of loops may bring."""
     doubtful = set[int]()
-    is_done = bytearray(len(blocks))
+    is_done = [False] * len(blocks)
     for number in entered:
         needed.update(blocks[number].args)
     for number in reversed(code.shape.order):
         block = blocks[number]
-        is_done[number] = 1
+        is_done[number] = True
         for way in block.ways:
             if way.args:
                 if is_done[way.block] and needed.issuperset(blocks[way.block].args):

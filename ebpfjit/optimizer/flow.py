@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ebpfjit.optimizer.code import Block, Code, Entry, Exit, Way
+from ebpfjit.optimizer.code import Block, Code, Entry, Exit, Proof, Way
 
 Starts = list[Exit | None]
 """As `Code.starts`."""
@@ -25,15 +25,20 @@ def reads_of(code: Code) -> tuple[list[int], set[int]]:
     reads = [0] * value_count(code)
     named: set[int | None] = set()
     for block in code.blocks:
-        for op in block.all_ops:
+        for op in block.ops:
             for value in op.args:
                 reads[value] += 1
             if op.exit is not None:
                 named.update(op.exit.registers)
+        for value in block.end.args:
+            reads[value] += 1
+        if block.end.exit is not None:
+            named.update(block.end.exit.registers)
         for way in block.ways:
             for value in way.args:
                 reads[value] += 1
-    return reads, {value for value in named if value is not None}
+    named.discard(None)
+    return reads, named  # type: ignore[return-value]  # None is gone
 
 
 def uses_of(code: Code) -> list[int]:
@@ -50,15 +55,18 @@ def with_blocks(
     homes: list[int] | None = None,
     starts: Starts | None = None,
     *,
+    proofs: dict[int, tuple[Proof, ...]] | None = None,
     ways_stay: bool = True,
 ) -> Code:
-    """Return code with other blocks, as many as before; `starts` where what they name is not the same.
+    """Return code with other blocks, as many as before; `starts` where what they name is not the same, and
+    `proofs` where there are more.
 
     Where the `ways_stay`, each block leads to those that it led to, and the shape is known.
     """
     homes = code.homes if homes is None else homes
     starts = code.starts if starts is None else starts
-    changed = Code(code.verified, tuple(blocks), code.entries, homes, code.proofs, starts, code.remarks)
+    proofs = code.proofs if proofs is None else proofs
+    changed = Code(code.verified, tuple(blocks), code.entries, homes, proofs, starts, code.remarks)
     if ways_stay:
         changed.__dict__["shape"] = code.shape
     return changed
@@ -72,9 +80,9 @@ def without(
     *,
     ways_stay: bool = True,
 ) -> Code:
-    """Return code of those blocks that are left, numbered anew; nothing leads to the others.
+    """Return code of those blocks that are left, numbered anew; nothing that is left leads to the others.
 
-    `ways_stay` is as for `with_blocks`.
+    `ways_stay` is as for `with_blocks`: control came to none of those that are gone.
     """
     starts = code.starts if starts is None else starts
     whole = [block for block in blocks if block is not None]
@@ -96,4 +104,7 @@ def without(
         ]
     )
     entries = {pc: Entry(numbers[entry.block], entry.registers) for pc, entry in code.entries.items()}
-    return Code(code.verified, renumbered, entries, homes, code.proofs, left, code.remarks)
+    changed = Code(code.verified, renumbered, entries, homes, code.proofs, left, code.remarks)
+    if ways_stay:
+        changed.__dict__["shape"] = code.shape.renumbered(numbers)
+    return changed

@@ -45,9 +45,10 @@ from ebpfjit.analysis.entries import OUTWARD_CALLS
 from ebpfjit.bits import U64_MASK, W32, W64
 from ebpfjit.isa.spec import Kind
 from ebpfjit.optimizer.arguments import found, origins
-from ebpfjit.optimizer.code import BOUND, ONLY, Block, Code, Op, Proof
+from ebpfjit.optimizer.code import ALIGNED, BOUND, ONLY, Block, Code, Op, Proof
 from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.facts import UNKNOWN, Facts, Placed
+from ebpfjit.optimizer.flow import with_blocks
 from ebpfjit.optimizer.intervals import as_signed, zeros_of
 from ebpfjit.optimizer.ranges import Trail, Walk
 from ebpfjit.record import record, replace
@@ -179,11 +180,11 @@ class _Guards:
 
     def op(self, index: int, op: Op) -> None:
         """Look at a check, or at a call."""
-        kind = op.row.kind
-        if kind is Kind.BOUND:
+        row = op.row
+        if row is BOUND:
             if op.args:
                 self._bound(index, op)
-        elif kind is Kind.ALIGNED:
+        elif row is ALIGNED:
             self._aligned(index, op)
         elif self.epochs is not None and self._ends_epoch(op):
             self._settle()
@@ -453,7 +454,7 @@ class _Guards:
     def result(self) -> Code:
         """Return the code with what is left."""
         blocks = tuple(map(_with, self.code.blocks, self.gone))
-        return replace(self.code, blocks=blocks, proofs={**self.code.proofs, **self.proofs})
+        return with_blocks(self.code, blocks, proofs={**self.code.proofs, **self.proofs})
 
 
 _CALLS = (Kind.CALL_HELPER, Kind.CALL_KFUNC, Kind.CALL_LOCAL, Kind.CALL_REGISTER)

@@ -30,7 +30,7 @@ from ebpfjit.optimizer.code import PAY, Block, Code, Op, Way
 from ebpfjit.optimizer.flow import homes_of, uses_of
 from ebpfjit.record import record, replace
 
-JUMP, COPY = BY_NAME["JA"], BY_NAME["MOV64_X"]
+JUMP, COPY, CALL = BY_NAME["JA"], BY_NAME["MOV64_X"], BY_NAME["CALL_LOCAL"]
 PLAIN = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.PAY})
 """What a function may do that is inlined."""
 ENDS = frozenset({Kind.JUMP, Kind.BRANCH, Kind.EXIT})
@@ -59,7 +59,7 @@ class Callee:
 
 def inline(code: Code) -> Code:
     """Return the code with small functions where they are called."""
-    called = {op.imm for block in code.blocks for op in block.ops if op.row.kind is Kind.CALL_LOCAL}
+    called = {op.imm for block in code.blocks for op in block.ops if op.row is CALL}
     if not called:
         return code
     calls = code.verified.calls

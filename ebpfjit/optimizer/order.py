@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Set
 from itertools import chain
 
-from ebpfjit.isa.spec import Kind
-from ebpfjit.optimizer.code import Block, Code, Way
+from ebpfjit.optimizer.code import LEAVE, Block, Code, Way
+from ebpfjit.optimizer.payments import JUMP
 
 
 def thread_jumps(code: Code) -> Code:
@@ -22,15 +22,16 @@ def thread_jumps(code: Code) -> Code:
     empty = {
         number
         for number, block in enumerate(blocks)
-        if not block.ops and block.end.row.kind is Kind.JUMP and block.ways[0].block != number
+        if not block.ops and block.end.row is JUMP and block.ways[0].block != number
     }
     empty -= _read_elsewhere(code, empty)
     if not empty:
         return code
     found = []
     beyond: dict[int, Way] = {}
+    leads = code.shape.ways
     for number, block in enumerate(blocks):
-        if not empty.isdisjoint(code.shape.ways[number]):
+        if not empty.isdisjoint(leads[number]):
             ways = [
                 _through(way, blocks, _beyond(way.block, blocks, empty, beyond))
                 if way.block in empty
@@ -92,9 +93,9 @@ def _beyond(number: int, blocks: tuple[Block, ...], empty: set[int], beyond: dic
 def lay_out(code: Code) -> Code:
     """Return the code with its blocks in the order in which they are likely to be run."""
     blocks = code.blocks
-    likelihood = code.shape.depths.copy()
+    likelihood, leads = code.shape.depths.copy(), code.shape.ways
     for number, block in enumerate(blocks):
-        if block.end.row.kind is Kind.LEAVE:
+        if block.end.row is LEAVE:
             likelihood[number] = -1
     placed: dict[int, None] = {}
     waiting = sorted({entry.block for entry in code.entries.values()}, reverse=True)
@@ -103,7 +104,7 @@ def lay_out(code: Code) -> Code:
         number = waiting.pop() if waiting else cold.pop()
         while number not in placed:
             placed[number] = None
-            ways = [way for way in code.shape.ways[number] if way not in placed]
+            ways = [way for way in leads[number] if way not in placed]
             if not ways:
                 break
             likely = ways.pop()

@@ -11,7 +11,7 @@ from ebpfjit.optimizer.build import build, build_parts
 from ebpfjit.optimizer.code import BOUND, Code
 from ebpfjit.optimizer.dead import remove_dead
 from ebpfjit.optimizer.facts import Facts
-from ebpfjit.optimizer.flow import uses_of
+from ebpfjit.optimizer.flow import uses_of, with_blocks
 from ebpfjit.optimizer.guards import guarded
 from ebpfjit.optimizer.hoisting import hoisted
 from ebpfjit.optimizer.inline import inline
@@ -201,5 +201,4 @@ def _changed(code: Code, known: Known, *, checked: bool, chosen: Collection[str]
 def _unchecked(code: Code) -> Code:
     """Return the code without bounds."""
     kept = [tuple([op for op in block.ops if op.row is not BOUND]) for block in code.blocks]
-    blocks = [replace(block, ops=ops) for block, ops in zip(code.blocks, kept, strict=True)]
-    return replace(code, blocks=tuple(blocks))
+    return with_blocks(code, [replace(block, ops=ops) for block, ops in zip(code.blocks, kept, strict=True)])

@@ -29,7 +29,8 @@ SETTLES = frozenset(
 )
 """What wants the account to be exact."""
 
-PAYING = frozenset(row for row in TABLE if row.kind in SETTLES) | {PAY}
+SETTLING = frozenset(row for row in TABLE if row.kind in SETTLES)
+PAYING = SETTLING | {PAY}
 JUMP = BY_NAME["JA"]
 
 

@@ -105,6 +105,7 @@ def sequential(moves: Mapping[int, int], scratch: int) -> list[Move]:
 
 BITS = [*(1 << number for number in range(SPILLED)), *([0] * MOST_WORDS)]
 """By place: the register as a mask, none for words of the stack."""
+_bit = BITS.__getitem__
 
 
 MOST_BLOCKS_AHEAD = 4
@@ -113,11 +114,11 @@ MOST_BLOCKS_AHEAD = 4
 
 def _becoming(code: Code) -> dict[int, int]:
     """Return for values the argument that each is passed as; rather of a loop that comes round there."""
-    place, found = code.shape.place, dict[int, int]()
+    place, found, blocks = code.shape.place, dict[int, int](), code.blocks
     for number in code.shape.order:
-        for way in code.blocks[number].ways:
+        for way in blocks[number].ways:
             if way.args:
-                passed = zip(way.args, code.blocks[way.block].args, strict=True)
+                passed = zip(way.args, blocks[way.block].args, strict=True)
                 if place[way.block] <= place[number]:
                     found.update(passed)
                 else:
@@ -133,16 +134,56 @@ class _Placer:
     """Where values are while block after block is placed.
 
     Of the block at hand: `where` its values are now, the mask of registers that are `free`, which operation
-    is the `last` to read each value (none where nothing reads it). `becomes` has the argument of a block that
-    a value is passed as, `expected` the registers of arguments that are placed. Of the operation at hand: the
-    registers that it needs where it had to load some (`busy`, a mask). `spilled` are the words of values that
-    have one, `count` so many in all; those that are `local`, of values of a single block, are used again in
-    each. `words` are free, each since an operation of
-    the block, and `defined` are the operations that define its values, once somebody asked for them.
+    is the `last` to read each value (none where nothing reads it), those at which some are `dying`. `becomes`
+    has the argument of a block that a value is passed as, `expected` the registers of arguments that are
+    placed. Of the operation at hand: the registers that it needs where it had to load some (`busy`, a mask).
+    `spilled` are the words of values that have one, `count` so many in all; those that are `local`, of values
+    of a single block, are used again in each. `words` are free, each since an operation of the block, and
+    `defined` are the operations that define its values, once somebody asked for them.
     """
 
+    __slots__ = (
+        "all",
+        "away",
+        "becomes",
+        "before_blocks",
+        "behind",
+        "between",
+        "blocks",
+        "busy",
+        "code",
+        "count",
+        "crossing",
+        "defined",
+        "dying",
+        "entered",
+        "expected",
+        "free",
+        "homes",
+        "index",
+        "last",
+        "last_of",
+        "live",
+        "local",
+        "maps",
+        "next_use",
+        "number",
+        "ops",
+        "registers",
+        "reloaded",
+        "sources",
+        "spilled",
+        "usable",
+        "usable_count",
+        "uses",
+        "where",
+        "words",
+    )  # fmt: skip
+    # more than there may be of attributes that are as fast without
+
     def __init__(self, code: Code, registers: Registers, uses: LastUse) -> None:
-        self.code, self.registers = code, registers
+        self.code, self.sources, self.registers = code, code.blocks, registers
+        self.before_blocks = code.shape.before
         self.next_use = NextUse(code, (), uses.live)
         self.all = (1 << registers.count) - 1
         self.usable = self.all & ~registers.reserved
@@ -241,7 +282,7 @@ class _Placer:
 
     def block(self, number: int) -> PlacedBlock:
         """Place a block, and the ways out of it."""
-        block = self.code.blocks[number]
+        block = self.sources[number]
         self.ops = ops = block.all_ops
         before, last = self.maps[number], self.last_of[number]
         assert before is not None  # something leads here
@@ -249,18 +290,20 @@ class _Placer:
         for argument in block.args:
             if argument not in last:
                 del self.where[argument]
+        self.dying = set(last.values())
         self.between, self.uses, self.index = {}, None, 0
         self.number, self.behind = number, None
         self.free = self.unused(self.where.values())
         self.defined, self.words = None, [(word, -1) for word in self.local]
         if number in self.entered:
             self._out_of_the_way()
-        places = [NO_PLACES] * len(ops)
+        places, placing = [NO_PLACES] * len(ops), _PLACING
         for index, op in enumerate(ops):
             if op.args or op.results or op.exit is not None:  # others are payments and jumps, mostly
                 self.index, self.busy = index, 0
-                places[index] = _PLACING[op.row](self, index, op)
-        return PlacedBlock(ops, places, self.between, tuple([self.moves_to(way) for way in block.ways]))
+                places[index] = placing[op.row](self, index, op)
+        moves_to = self.moves_to
+        return PlacedBlock(ops, places, self.between, tuple([moves_to(way) for way in block.ways]))
 
     def wanted(self, value: int) -> int:
         """Return the register in which a block further on expects a value; -1 where that is not known."""
@@ -303,7 +346,7 @@ class _Placer:
 
     def unused(self, places: Iterable[int]) -> int:
         """Return the mask of all registers but these, of which none comes twice."""
-        return self.all & ~sum(map(BITS.__getitem__, places))
+        return self.all & ~sum(map(_bit, places))
 
     def word(self, value: int) -> int:
         """Return the word of a value on the stack. Raises OptimizationError where there are too many."""
@@ -402,12 +445,12 @@ class _Placer:
 
     def release(self, index: int, values: Iterable[int | None]) -> None:
         """Free the registers of those of an operation's values that nothing reads behind it."""
-        last, where = self.last, self.where
+        last, where, spilled = self.last, self.where, self.spilled
         for value in values:
             if value is not None and last[value] == index and value in where:
                 self.free |= BITS[where.pop(value)]
-                if self.spilled and value in self.spilled and value in self.definitions():
-                    self.words.append((self.spilled[value], index))
+                if spilled and value in spilled and value in self.definitions():
+                    self.words.append((spilled[value], index))
 
     def define(self, value: int, register: int) -> None:
         """Put a new value into a register, for as long as it is read."""
@@ -430,14 +473,16 @@ class _Placer:
 
     def free_form(self, index: int, op: Op) -> Places:
         """Place what may have its result in any register: one of its arguments' too, if that ends here."""
-        values, args, leaves = op.args, self.args(op.args) if op.args else (), None
+        values, leaves = op.args, None
+        args = self.args(values) if values else ()
         if op.exit is None:
             if values:
                 self.release(index, values)
         else:
             leaves = tuple(map(self.where.get, op.exit.registers))
-            self.release(index, values)
-            self.release(index, op.exit.registers)
+            if index in self.dying:
+                self.release(index, values)
+                self.release(index, op.exit.registers)
         if not op.results:
             return (), args, leaves, ()
         (value,) = op.results  # what has several is placed otherwise
@@ -544,25 +589,24 @@ class _Placer:
 
     def moves_to(self, way: Way) -> tuple[Move, ...]:
         """Return the moves on a way; what comes first to a block says where its values are there."""
-        args, live = self.code.blocks[way.block].args, self.live[way.block]
-        there, where = self.maps[way.block], self.where
-        if there is not None and not args and there.items() <= where.items():
+        to = way.block
+        args, live, there, where = self.sources[to].args, self.live[to], self.maps[to], self.where
+        if there is not None and not args and [*map(where.get, there)] == [*there.values()]:
             return ()  # all that is live there is where it is to be
         moves: dict[int, int] = {}
         if there is None and not self.spilled and self.has_room(way, args):
-            there = {value: where[value] for value in live}
-            self.maps[way.block] = there
+            there = self.maps[to] = dict(zip(live, map(where.__getitem__, live), strict=True))
             if not args:
                 return ()
             self._with_arguments(way, args, there, [])
         else:
             if there is None:
-                there = self.maps[way.block] = self._arrival(way, args)
-            elif self.spilled and way.block in self.next_use.headers:
-                soon = self.next_use.at[way.block]
+                there = self.maps[to] = self._arrival(way, args)
+            elif self.spilled and to in self.next_use.headers:
+                soon = self.next_use.at[to]
                 lost = {x for x in live if where[x] >= SPILLED > there[x] and soon[x] >= FAR}
                 if lost:  # it comes back each round, and is not read there
-                    self.reloaded.setdefault(way.block, set()).update(lost)
+                    self.reloaded.setdefault(to, set()).update(lost)
             for value in live:
                 place = there[value]
                 if place != where[value] and place < SPILLED:
@@ -612,7 +656,7 @@ class _Placer:
         passed = dict(zip(args, way.args, strict=True))
         self.free = self.unused(there.values())
         homes, where = self.homes, self.where
-        joins = len(self.code.shape.before[way.block]) > 1
+        joins = len(self.before_blocks[way.block]) > 1
         for argument in args:
             if argument not in there:
                 register = homes[argument] if where[passed[argument]] == homes[argument] else SPILLED

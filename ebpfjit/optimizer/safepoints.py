@@ -26,36 +26,39 @@ from __future__ import annotations
 from operator import is_not
 
 from ebpfjit.isa.spec import Kind
+from ebpfjit.isa.table import TABLE
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer.code import PAY, Block, Code, Exit, Op
 from ebpfjit.optimizer.flow import with_blocks
 from ebpfjit.optimizer.payments import SETTLES
 
 MOST_BLOCKS = 64
 """Blocks of a loop, at most."""
-STOPS = SETTLES | {Kind.LEAVE, Kind.MAY_GOTO, Kind.REDUCE}
+_KINDS = SETTLES | {Kind.LEAVE, Kind.MAY_GOTO, Kind.REDUCE}
+STOPS = frozenset(row for row in (*TABLE, *UNENCODED.values()) if row.kind in _KINDS)
 """What loops that are left as they are have."""
 
 
 def look_once(code: Code) -> Code:
     """Return the code with one look at the budget in each round of its innermost loops."""
-    shape, looks = code.shape, [_looks(block) for block in code.blocks]
+    shape, old = code.shape, code.blocks
     depths, headers = shape.loops
-    if shape.is_deep:
+    if shape.is_deep or not headers:
         return code
-    blocks = [*code.blocks]
+    blocks = [*old]
     for header in sorted(headers):
         body = shape.inside(header, MOST_BLOCKS)
-        count = sum(looks[number] for number in body)
+        count = sum([_looks(old[number]) for number in body])
         if count - _looks_first(blocks[header]) and _is_simple(code, header, body, depths):
             start = code.starts[header] if header < len(code.starts) else None
             _look_at(blocks, header, body, start)
-    is_changed = any(map(is_not, blocks, code.blocks))
+    is_changed = any(map(is_not, blocks, old))
     return with_blocks(code, tuple(blocks)) if is_changed else code
 
 
 def _looks(block: Block) -> int:
     """Return how often the budget is looked at in a block."""
-    return sum(op.row is PAY and op.exit is not None for op in block.ops)
+    return len([op for op in block.ops if op.row is PAY and op.exit is not None])
 
 
 def _looks_first(block: Block) -> bool:
@@ -70,7 +73,9 @@ def _is_simple(code: Code, header: int, body: set[int], depths: list[int]) -> bo
         return False
     for number in body:
         block = code.blocks[number]
-        if depths[number] != depths[header] or any(op.row.kind in STOPS for op in block.all_ops):
+        if depths[number] != depths[header] or block.end.row in STOPS:
+            return False
+        if not STOPS.isdisjoint([op.row for op in block.ops]):
             return False
         if number != header and not body.issuperset(before[number]):
             return False

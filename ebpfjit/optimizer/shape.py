@@ -72,6 +72,22 @@ class Shape:
         self.is_deep = work <= 0
         return depths, set(back)
 
+    def renumbered(self, numbers: Sequence[int]) -> Shape:
+        """Return the shape without blocks that control does not come to; `numbers` has -1 for these.
+
+        What was worked out is so of the others as well.
+        """
+        kept = [number for number, new in enumerate(numbers) if new >= 0]
+        ways = [[numbers[way] for way in self.ways[number]] for number in kept]
+        found, known = Shape(ways, [numbers[number] for number in self.entered]), self.__dict__
+        if "order" in known:
+            found.__dict__["order"] = [numbers[number] for number in self.order]
+        if "loops" in known:
+            depths, headers = self.loops
+            loops = [depths[number] for number in kept], {numbers[number] for number in headers}
+            found.__dict__["loops"], found.is_deep = loops, self.is_deep
+        return found
+
     def inside(self, header: int, most: int) -> set[int]:
         """Return the blocks of a loop: those that lead back to its header, without it, in any way.
 
@@ -99,7 +115,7 @@ class Shape:
 
 def reverse_postorder(ways: Sequence[Sequence[int]], entered: Sequence[int]) -> list[int]:
     """Return the blocks that control may come to from those that are entered, in reverse postorder."""
-    is_found = bytearray(len(ways))
+    is_found = [False] * len(ways)
     order: list[int] = []
     for start in entered:
         waiting = [start]
@@ -108,7 +124,7 @@ def reverse_postorder(ways: Sequence[Sequence[int]], entered: Sequence[int]) -> 
             if number < 0:
                 order.append(~number)
             elif not is_found[number]:
-                is_found[number] = 1
+                is_found[number] = True
                 waiting.append(~number)
                 for way in ways[number]:
                     if not is_found[way]:

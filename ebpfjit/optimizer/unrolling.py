@@ -25,10 +25,12 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
 from ebpfjit.isa.spec import Kind
+from ebpfjit.isa.table import TABLE
+from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer.code import PAY, Block, Code, Exit, Op, Way
 from ebpfjit.optimizer.counted import Counted, Making, way_back
 from ebpfjit.optimizer.flow import homes_of
-from ebpfjit.optimizer.payments import SETTLES
+from ebpfjit.optimizer.payments import JUMP, SETTLING
 from ebpfjit.record import replace
 
 MOST_OPERATIONS = 24
@@ -36,6 +38,9 @@ MOST_OPERATIONS = 24
 ROUNDS = ((8, 4), (MOST_OPERATIONS, 2))
 """Of so many operations at most: so many rounds."""
 MOST_BLOCKS = 4
+_ROWS = (*TABLE, *UNENCODED.values())
+STOPPING = frozenset(row for row in _ROWS if row.kind in (Kind.LEAVE, Kind.MAY_GOTO))
+REDUCING = frozenset(row for row in _ROWS if row.kind is Kind.REDUCE)
 
 
 def unroll(code: Code) -> Code:
@@ -80,15 +85,14 @@ def _body(code: Code, header: int, depths: Sequence[int], before: Sequence[Seque
             body.append(number)
             waiting += code.shape.ways[number]
     for number in body:
-        block = code.blocks[number]
-        operations += sum(op.row is not PAY for op in block.ops) + (block.end.row.kind is not Kind.JUMP)
+        block, end = code.blocks[number], code.blocks[number].end.row
+        rows = [op.row for op in block.ops]
+        operations += len(rows) - rows.count(PAY) + (end is not JUMP)
         if operations > MOST_OPERATIONS:
             return f"it is a loop of more than {MOST_OPERATIONS} operations"
-        if any(op.row.kind in SETTLES for op in block.all_ops):
+        if end in SETTLING or not SETTLING.isdisjoint(rows):
             return "it is a loop with calls, or one that may end the function"
-        if block.end.row.kind in (Kind.LEAVE, Kind.MAY_GOTO) or any(
-            op.row.kind is Kind.REDUCE for op in block.ops
-        ):
+        if end in STOPPING or not REDUCING.isdisjoint(rows):
             return []  # or it does several rounds already
         if number != header and any(each not in body for each in before[number]):
             return "it is a loop with several ways in"
@@ -151,7 +155,7 @@ def _without_steps(loop: Counted) -> Block:
 
 def _rounds_of(blocks: Sequence[Block]) -> int:
     """Return how many rounds a loop of these blocks does before it comes round."""
-    size = sum(op.row is not PAY for block in blocks for op in block.ops)
+    size = len([op for block in blocks for op in block.ops if op.row is not PAY])
     return next(count for most, count in ROUNDS if size <= most)
 
 
@@ -172,11 +176,10 @@ class _Unrolling:
 
     def reads(self, number: int, block: Block) -> None:
         """Note what a block reads."""
-        ops = block.all_ops
-        read = [op.args for op in ops]
+        read = [op.args for op in block.ops]
         read += [way.args for way in block.ways]
-        named = [op.exit.registers for op in ops if op.exit is not None]
-        for value in self.made.intersection(chain(*read, *named)):
+        read += [op.exit.registers for op in block.all_ops if op.exit is not None]  # type: ignore[misc]
+        for value in self.made.intersection(chain(block.end.args, *read)):
             self.readers[value].add(number)
 
     def done(self) -> Code:

@@ -79,8 +79,8 @@ def vectorise(code: Code) -> Code:
     """Return the code with loops that only put elements together many rounds at once."""
     found: list[tuple[int, _Loop]] = []
     before = code.shape.before
-    for number, block in enumerate(code.blocks):
-        back = way_back(code, number, block, before)
+    for number in sorted(code.shape.headers):
+        back = way_back(code, number, code.blocks[number], before)
         if back is not None and (loop := _Loop(code, number, *back)).is_found():
             found.append((number, loop))
     if not found:
