@@ -29,7 +29,8 @@ def dtype_of(program: Program, struct: str | None = None) -> np.dtype[Any]:
     """
     types, parameter = first_parameter(program)
     if types is None:
-        raise LoadError(f"program {program.name!r} has no types that say how records look; compile with -g")
+        named = f"program {program.name!r}" if program.name else "the program"
+        raise LoadError(f"{named} has no types that say how records look; compile with -g")
     if struct is not None:
         ids = types.named(struct.removeprefix("struct "), COMPOSITES)
         if not ids:

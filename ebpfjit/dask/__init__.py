@@ -64,8 +64,8 @@ def run(
     `part_size` bytes is read in parts.
 
     Raises MapError for a map that a part changed and that `merge` does not name, TypeError for values that
-    have no sum, ExecutionError for a fault without `on_fault` (a note says in which capture), what
-    `capture.read` raises where there is no packet before it.
+    have no sum, ExecutionError for a fault without `on_fault` and InputError for a packet that is too short
+    (a note says in which capture), what `capture.read` raises where there is no packet before it.
     """
     rules = checked(program, merge or {})
     pickled = pickle.dumps(program)

@@ -136,12 +136,15 @@ def _words(count: int, view: memoryview | None = None) -> ctypes.Array[ctypes.c_
 def _integers(values: Any, what: str) -> memoryview:
     """Return integers as a flat memoryview that machine code can read; others are converted.
 
-    Raises TypeError for what is no sequence of integers.
+    Raises TypeError for what is no sequence of integers, ValueError for integers of more than 64 bits.
     """
     try:
         view = memoryview(values)
     except TypeError:
-        return memoryview(array("q", values))  # a list, say
+        try:
+            return memoryview(array("q", values))  # a list, say
+        except OverflowError:
+            raise ValueError(f"{what} are numbers of 64 bits, signed") from None
     if view.format in _KINDS and view.ndim == 1 and view.c_contiguous:
         return view
     letter = (view.format or "B").lstrip("@=<")

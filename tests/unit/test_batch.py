@@ -136,6 +136,7 @@ def test_offsets_that_go_backwards() -> None:
         ((b"abc",), {"offsets": [0, 1], "lengths": [0]}, ValueError, "2 offsets and 1 lengths"),
         ((b"abc",), {"offsets": []}, ValueError, "at least one"),
         ((b"abc",), {"offsets": array.array("d", [0.0])}, TypeError, "integers in one dimension"),
+        ((b"abc",), {"offsets": [1 << 64, 0]}, ValueError, "offsets are numbers of 64 bits"),
         ((b"abc",), {"offsets": memoryview(bytes(4)).cast("B", (2, 2))}, TypeError, "in one dimension"),
         ((b"abc",), {"offsets": ["a"]}, TypeError, "str"),
         ((b"abc",), {"offsets": 5}, TypeError, "int"),
