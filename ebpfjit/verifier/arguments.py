@@ -391,7 +391,11 @@ def _socket(call: Call, argument: Argument, value: Value) -> None:
 
 
 def _kernel_struct(call: Call, argument: Argument, value: Value) -> None:
-    if not isinstance(value, Pointer) or value.kind not in {"btf_id", *SOCKET_KINDS} or value.null:
+    if (
+        not isinstance(value, Pointer)
+        or value.kind not in {"btf_id", *SOCKET_KINDS}
+        or (value.null and (argument.release or not argument.maybe_null))
+    ):
         raise memory.wrong_type(call.number, value, f"ptr_{argument.btf}")
     if value.kind != "btf_id":
         return

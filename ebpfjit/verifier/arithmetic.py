@@ -75,10 +75,28 @@ def _numbers(row: Row, is_full: bool, dst: Scalar, src: Scalar) -> Scalar:
         result = DOMAIN.unknown
     else:
         result = DOMAIN.binary(row.meaning, is_full, a, b)
-    if is_full and row.meaning in ("ADD", "SUB") and b.is_known and not a.is_known and abs(b.smin) < 1 << 31:
-        apart = b.value if row.meaning == "ADD" else -b.value
-        return Scalar(result, (dst, src), dst.link, W64.wrap(dst.delta + apart))
-    return Scalar(result, (dst, src))
+    apart = _apart(row, is_full, dst, b)
+    if apart is None:
+        return Scalar(result, (dst, src))
+    return Scalar(
+        result, (dst, src), dst.link, W64.wrap(dst.delta + apart), is_half=dst.is_half or not is_full
+    )
+
+
+def _apart(row: Row, is_full: bool, dst: Scalar, by: Number) -> int | None:
+    """Return how far a sum, or a difference, is from `dst`; None where one does not tell of the other."""
+    number = dst.number
+    if row.meaning not in ("ADD", "SUB") or not by.is_known or number.is_known:
+        return None
+    apart = by.smin if is_full else W32.signed(by.value)
+    if not -(1 << 31) < apart < 1 << 31:
+        return None
+    apart = apart if row.meaning == "ADD" else -apart
+    if not is_full:
+        return apart if number.umax <= W32.mask else None
+    # What is half of a number ends at 32 bits: a sum of 64 bits is not far from it where it goes beyond.
+    is_kept = not dst.is_half or (number.umin + apart >= 0 and number.umax + apart <= W32.mask)
+    return apart if is_kept else None
 
 
 def _moved(row: Row, is_full: bool, number: int, pointer: Pointer, by: Scalar, *, privileged: bool) -> Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ebpfjit.bits import W64
+from ebpfjit.bits import W32, W64
 from ebpfjit.isa.spec import Row
 from ebpfjit.optimizer import intervals
 from ebpfjit.verifier.arithmetic import PACKET
@@ -107,20 +107,25 @@ def refined(state: State, old: Scalar, number: Number) -> None:
     def better(value: Scalar) -> Scalar:
         found = made.get(id(value))
         if found is None:
-            known_now = number
-            if value.delta != old.delta:
-                apart = DOMAIN.known(W64.wrap(value.delta - old.delta))
-                known_now = (
-                    DOMAIN.both(value.number, DOMAIN.binary("ADD", True, number, apart)) or value.number
-                )
-            elif value is not old:
-                known_now = DOMAIN.both(value.number, number) or value.number
-            found = made[id(value)] = Scalar(known_now, (value, old), old.link, value.delta)
+            known_now = number if value is old else _told(value, old, number)
+            found = made[id(value)] = Scalar(
+                known_now, (value, old), old.link, value.delta, is_half=value.is_half
+            )
         return found
 
     replaced(
         state, lambda value: better(value) if isinstance(value, Scalar) and value.link == old.link else value
     )
+
+
+def _told(value: Scalar, old: Scalar, number: Number) -> Number:
+    """Return what is known of a scalar where one that it is linked to is known to be `number`."""
+    is_full = not (value.is_half or old.is_half)
+    if not is_full and value.number.umax > W32.mask:
+        return value.number  # only its low half is told of
+    if value.delta != old.delta or not is_full:
+        number = DOMAIN.binary("ADD", is_full, number, DOMAIN.known(W64.wrap(value.delta - old.delta)))
+    return DOMAIN.both(value.number, number) or value.number
 
 
 def replaced(state: State, change: Callable[[Value], Value]) -> None:

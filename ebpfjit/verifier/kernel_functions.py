@@ -190,6 +190,8 @@ bpf_sk_assign_tcp_reqsk     ctx *sock mem size                 -> int           
 bpf_sock_addr_set_sun_path  *bpf_sock_addr_kern mem size       -> int                   plain
 bpf_sock_destroy            *sock_common                       -> int                   trusted
 bpf_sock_ops_enable_tx_tstamp *bpf_sock_ops_kern int           -> int                   trusted
+bpf_xdp_get_xfrm_state      ctx mem size                       -> *xfrm_state?          acquired
+bpf_xdp_xfrm_state_release  *xfrm_state                        -> void                  release
 bpf_xdp_pull_data           ctx int                            -> int                   moves
 
 bpf_session_is_return                                          -> int

@@ -123,29 +123,33 @@ class KernelTypes:
         """Return what a load through the address of a map gives. Raises Refused, Undecided."""
         return self.load(Pointer("btf_id", struct_of(map_.definition.type)), offset, size)
 
-    def store(self, pointer: Pointer, offset: int, size: int) -> None:
-        """Hold a store to a struct of the kernel's against what operations may write to.
+    def writes_to(self, pointer: Pointer) -> bool:
+        """True where the program may write to something of the struct that a pointer points to."""
+        found = operations.written_by(self.program)
+        return found is None or (
+            str(pointer.what).removesuffix("___init") == _whole(found) and "untrusted" not in pointer.flags
+        )
+
+    def store(self, offset: int, size: int) -> None:
+        """Hold a store to the struct of the kernel's that the program writes to against what it may write.
 
         Raises Refused, Undecided.
         """
-        found = operations.rules_of(self.program)
+        found = operations.written_by(self.program)
         if found is None:
             raise Undecided("which fields an operation may write to, its struct says in Linux", goes_on=True)
-        written = found[1].written or {}
-        innermost = max(written, key=list(written).index, default="")
-        if pointer.what != innermost:
-            raise Refused("type", f"only read is supported: struct {pointer.what}")
-        types, struct = self._struct(innermost)
+        name = _whole(found)
+        types, struct = self._struct(name)
         try:
-            for start, stop, is_inside in self._written(types, struct, found[1]):
+            for start, stop, is_inside in self._written(types, struct, found):
                 if start == offset or (is_inside and start < offset < stop):
                     if offset + size <= stop:
                         return
                     said = f"write access at off {offset} with size {size} beyond the member"
-                    raise Refused("memory", f"{said} of {innermost} ended at {stop}")
+                    raise Refused("memory", f"{said} of {name} ended at {stop}")
         except LoadError as error:
             raise Undecided(f"its types are damaged: {error}") from error
-        raise Refused("memory", f"no write support to {innermost} at off {offset}")
+        raise Refused("memory", f"no write support to {name} at off {offset}")
 
     def _written(self, types: Btf, struct: Type, rules: operations.Rules) -> Iterator[tuple[int, int, bool]]:
         """Return from where to where the members lie that operations write to, and whether parts may be."""
@@ -279,6 +283,11 @@ class KernelTypes:
             named = essential_name(inner.name)
             return Pointer("btf_id", named, id=fresh() if null else 0, null=null, flags=_TRUSTED)
         raise Undecided(f"its types do not say what struct {name} has there", goes_on=True)
+
+
+def _whole(rules: operations.Rules) -> str:
+    """Return the struct that a program may write to, with those that it begins with; "": none."""
+    return next(reversed(list(rules.written or ())), "")
 
 
 def _outermost(types: Btf, struct: Type, name: str) -> Type:

@@ -377,12 +377,18 @@ def _clone(call: Calling) -> Value:
     return unknown()
 
 
+def buffer_of(depth: int) -> str:
+    """Return what is said of a slice that may lie in a buffer in the frame of a function, by its depth."""
+    return f"buffer {depth}"
+
+
 def _slice(call: Calling) -> Value:
     source: Dynptr = call.special["dynptrs"][0]
     buffer, depth = call.given.values[2], len(call.state.frames) - 1
-    flags, type_ = set(), call.walk.setting.type
+    flags, type_ = set[str](), call.walk.setting.type
     if isinstance(buffer, Pointer) and buffer.kind == "stack" and buffer.what == depth > 0:
-        raise Undecided("whether a slice stays in the function whose frame has its buffer")
+        flags.add(buffer_of(depth))
+        call.walk.slices_in_frames = True
     if call.name == "bpf_dynptr_slice" or source.rdonly:
         flags.add("rdonly")
     if call.name == "bpf_dynptr_slice_rdwr" and (type_ is None or not contexts.writes_packet(type_)):

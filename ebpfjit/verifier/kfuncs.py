@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _APART = frozenset({"task_struct", "cgroup", "file", "bpf_key", "bpf_cpumask"})
 """Structs of which none begins with another."""
 
+_NEW = "___init"
+"""What the name of a struct ends with that is not in use yet: it stands for no other."""
+
 _OTHER_STRUCTS = {
     "map": "bpf_map",
     "socket": "sock",
@@ -197,6 +200,22 @@ def _constant(call: Call, argument: Argument, value: Value) -> None:
     Call(call.setting, call.state, call.prototype, call.given, place).region(before, buffer, size)
 
 
+def _is_null(value: Value) -> bool:
+    return isinstance(value, Scalar) and value.number.is_known and not value.number.value
+
+
+def _memory(call: Call, argument: Argument, value: Value) -> None:
+    """Memory; NULL where the next argument says that it is of no size."""
+    if argument.size or not _is_null(value):
+        arguments.RULES["ptr_to_mem"](call, argument, value)
+
+
+def _size(call: Call, argument: Argument, value: Value) -> None:
+    is_nothing = _is_null(value) and _is_null(call.given.values[call.place - 1])
+    if not is_nothing:
+        arguments.RULES["const_size_or_zero"](call, argument, value)
+
+
 def _buffer(call: Call, argument: Argument, value: Value) -> None:
     """How much of it there must be, the next argument says."""
 
@@ -206,8 +225,7 @@ def _struct(call: Call, argument: Argument, value: Value) -> None:
     number, takes = call.number, call.prototype
     assert isinstance(takes, KernelFunction)
     if not isinstance(value, Pointer):
-        is_zero = isinstance(value, Scalar) and value.number.is_known and not value.number.value
-        if is_zero:
+        if _is_null(value):
             raise Refused("null", f"Possibly NULL pointer passed to trusted arg{number - 1}")
         raise Refused("type", f"arg#{number - 1} pointer type STRUCT {argument.btf} must point to scalar")
     if value.null:
@@ -238,10 +256,12 @@ def _struct(call: Call, argument: Argument, value: Value) -> None:
     if value.what in _ALIKE.get(argument.btf, ()) and not value.off and value.var is None:
         return
     types = call.setting.types
-    if value.what in _APART and argument.btf in _APART and not value.off:
+    is_apart = value.what in _APART and argument.btf in _APART and not value.off
+    is_alias = value.what.partition(_NEW)[0] == argument.btf.partition(_NEW)[0]
+    if is_apart or is_alias or argument.release:
         raise _another_struct(call, argument, value)
-    if types is None or value.var is not None or not value.what or argument.release:
-        raise Undecided(f"whether a {value.what} is a {argument.btf}", goes_on=not argument.release)
+    if types is None or value.var is not None or not value.what:
+        raise Undecided(f"whether a {value.what} is a {argument.btf}", goes_on=True)
     if not types.begins_with(value.what, value.off, argument.btf):
         raise _another_struct(call, argument, value)
 
@@ -449,11 +469,13 @@ def _map(call: Call, argument: Argument, value: Value) -> None:
     call.given.map = value.what
 
 
-_AS_FOR_HELPERS = ("ptr_to_func", "ptr_to_mem", "const_size_or_zero", "ptr_to_const_str")
+_AS_FOR_HELPERS = ("ptr_to_func", "ptr_to_const_str")
 
 _RULES: dict[str, arguments.Rule] = {
     **{kind: arguments.RULES[kind] for kind in _AS_FOR_HELPERS},
     "ptr_to_ctx": _context,
+    "ptr_to_mem": _memory,
+    "const_size_or_zero": _size,
     "number": _number,
     "constant": _constant,
     "buffer": _buffer,

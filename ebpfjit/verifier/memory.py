@@ -104,6 +104,7 @@ def _pointer(number: int, base: Value) -> Pointer:
             f"R{number} invalid mem access 'scalar'" + (f": {base.why}" if isinstance(base, Stale) else ""),
             "only pointers that the context, maps and helpers give are followed",
         )
+    _still_there(base)
     if base.null:
         raise Refused(
             "null",
@@ -111,6 +112,11 @@ def _pointer(number: int, base: Value) -> Pointer:
             "compare it with NULL before",
         )
     return base
+
+
+def _still_there(pointer: Pointer) -> None:
+    if pointer.kind == "left":
+        raise Undecided("whether a slice lies in the frame of a function that has returned", goes_on=True)
 
 
 def _no_memory(number: int, pointer: Pointer) -> Refused:
@@ -417,15 +423,13 @@ def _kernel_struct(
     if setting.is_restricted:
         said = f"Cannot access kernel 'struct {pointer.what}' from non-GPL compatible program"
         raise Refused("type", said, DECLARE_GPL)
-    if writes and setting.type == "struct_ops" and "untrusted" not in pointer.flags:
-        types = _types(setting)
-        types.must_be_relocated(state.pc)
-        types.store(pointer, at, size)
-        return None
-    if writes:
+    if writes and (setting.types is None or not setting.types.writes_to(pointer)):
         raise Refused("type", f"only read is supported: R{number} points to the kernel's memory")
     types = _types(setting)
     types.must_be_relocated(state.pc)
+    if writes:
+        types.store(at, size)
+        return None
     return types.load(pointer, at, size, has_rcu=holds_rcu(setting, state))
 
 
@@ -561,6 +565,7 @@ def region(
 
     `reads`: what is on a stack must be initialised, also where it is written to.
     """
+    _still_there(pointer)
     kind = pointer.kind
     if kind in PACKET:
         use = contexts.packet_use(setting.type) if setting.type else contexts.PacketUse.NEVER

@@ -79,6 +79,18 @@ def rules_of(program: Program) -> tuple[str, Rules] | None:
     return (structs[0], RULES[structs[0]]) if len(structs) == 1 and structs[0] in RULES else None
 
 
+_CONNECTIONS = Rules(written={"nf_conn": ("mark",)})
+"""What programs of packets write to (nf_conntrack_btf_struct_access)."""
+
+
+def written_by(program: Program) -> Rules | None:
+    """Return the rules that say what of the kernel's structs a program writes to; None: nobody knows."""
+    if program.type == "struct_ops":
+        found = rules_of(program)
+        return None if found is None else found[1]
+    return _CONNECTIONS if program.type in ("xdp", "tc") else Rules()
+
+
 def errors(program: Program, *, is_sleepable: bool) -> Iterator[Error]:
     """Return why Linux has no program for the operation that this one is (check_struct_ops_btf_id)."""
     if program.type != "struct_ops":

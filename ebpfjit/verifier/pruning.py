@@ -58,6 +58,8 @@ class Comparison:
         """Scalars that a comparison of one told of must be so here, too."""
         if old.link not in self.shared:
             return True
+        if old.is_half is not new.is_half:
+            return False
         wanted = new.link, new.delta - old.delta
         return self.links.setdefault(old.link, wanted) == wanted
 

@@ -89,10 +89,13 @@ class State:
     `frames` are those of functions that are being executed, the innermost last. `references` must be given
     back. `lock` is the key of the spin lock that is held and the slot that took it. `sections` are stretches
     that were begun: (name, slot) of RCU, of no preemption, of interrupts, of locks. `way` are the decisions
-    that led here, `point` the state that was kept last on the way.
+    that led here, `point` the state that was kept last on the way. `choices` counts where the way might have
+    been another.
     """
 
-    __slots__ = ("frames", "lock", "pc", "point", "references", "rounds", "sections", "since", "way")
+    __slots__ = (
+        "choices", "frames", "lock", "pc", "point", "references", "rounds", "sections", "since", "way",
+    )  # fmt: skip
 
     def __init__(self, pc: int, frames: list[Frame]) -> None:
         self.pc = pc
@@ -104,6 +107,7 @@ class State:
         self.point: Point | None = None
         self.since = 0
         self.rounds = 0
+        self.choices = 0
 
     @property
     def region(self) -> str:
@@ -130,6 +134,7 @@ class State:
         made = State(pc, [frame.copy() for frame in self.frames])
         made.references, made.lock, made.sections = self.references, self.lock, self.sections
         made.way, made.point, made.since, made.rounds = self.way, self.point, self.since, self.rounds
+        made.choices = self.choices
         return made
 
 
@@ -184,7 +189,9 @@ def keep(state: State) -> Point:
             return value
         known = made.get(id(value))
         if known is None:
-            known = made[id(value)] = Scalar(value.number, (value,), value.link, value.delta)
+            known = made[id(value)] = Scalar(
+                value.number, (value,), value.link, value.delta, is_half=value.is_half
+            )
         return known
 
     for frame in state.frames:

@@ -20,19 +20,27 @@ class Scalar:
     """A number, or what no pointer is known to be.
 
     `parents` are the scalars that it was made of. `precise` is True where its exact value mattered. Scalars
-    of one `link` differ by their `delta`s: what a comparison says of one is so of all.
+    of one `link` differ by their `delta`s: what a comparison says of one is so of all. Of one that `is_half`
+    that holds for the low half, and the upper is zero.
     """
 
-    __slots__ = ("delta", "link", "number", "parents", "precise")
+    __slots__ = ("delta", "is_half", "link", "number", "parents", "precise")
 
     def __init__(
-        self, number: Number, parents: tuple[Scalar, ...] = (), link: int = 0, delta: int = 0
+        self,
+        number: Number,
+        parents: tuple[Scalar, ...] = (),
+        link: int = 0,
+        delta: int = 0,
+        *,
+        is_half: bool = False,
     ) -> None:
         self.number = number
         self.parents = parents
         self.precise = False
         self.link = link or fresh()
         self.delta = delta
+        self.is_half = is_half
 
     def __repr__(self) -> str:
         number = self.number

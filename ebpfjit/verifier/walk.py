@@ -34,7 +34,7 @@ from ebpfjit.verifier import (
     unprivileged,
 )
 from ebpfjit.verifier.arguments import Dynptr, Given
-from ebpfjit.verifier.kfunc_effects import is_over
+from ebpfjit.verifier.kfunc_effects import buffer_of, is_over
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.objects import Objects
 from ebpfjit.verifier.refusals import Refused, Undecided
@@ -139,6 +139,7 @@ class Walk:
         self.objects = setting.objects or Objects(program)
         self.called: set[int] = set()
         self.later: set[int] = set()
+        self.slices_in_frames = False
         self._ends = structure.ending(program)
         self.gives_nothing = _gives_nothing(program, self.hook, setting)
         self.moves = unprivileged.Moves()
@@ -268,6 +269,7 @@ class Walk:
             )
             self.note(state, too_many)
             raise Stop
+        state.choices += 1
         other = state.copy(pc)
         if state.point is not None:
             state.point.branches += 1
@@ -305,12 +307,12 @@ class Walk:
             is_before = point.branches > 0
             if is_before and (not is_looping or point.state.rounds == state.rounds):
                 if state.since >= 1 and self._goes_round(point, state, live):
-                    raise_ = Refused(
+                    endless = Refused(
                         "termination",
-                        f"infinite loop detected at insn {pc}: nothing changes from one round to the next",
+                        f"infinite loop detected at insn {pc}: what ends it is the same in each round",
                         "count the rounds, and leave the loop by the counter",
                     )
-                    self.note(state, raise_)
+                    self.note(state, endless)
                     return True
                 keeps = keeps and (is_looping or since >= _KEPT_APART_IN_LOOPS)
                 point.misses += keeps
@@ -347,7 +349,15 @@ class Walk:
             point = point.before
 
     def _goes_round(self, point: Point, state: State, live: list[int]) -> bool:
-        return point.state.rounds == state.rounds and pruning.is_same(point, state, live)
+        """True where a run that came by a kept state to this one may, or must, go round for ever."""
+        if point.state.rounds != state.rounds:
+            return False
+        if pruning.is_same(point, state, live):
+            return True
+        # No run could go another way since then: what decided that is known, and is as it was.
+        return point.state.choices == state.choices and pruning.covers(
+            point, state, live, exact=False, privileged=self.setting.privileged
+        )
 
     def _depends(self, state: State, loop: Point) -> None:
         """Say of what was kept on the way here that what mattered there is known when the loop is done."""
@@ -437,6 +447,7 @@ class Walk:
         other.registers[0] = result
         assert insn.row is not None
         self.fork(other, _exit(self, other, insn, insn.row))
+        state.choices += 1
 
 
 def _comes_again(program: Program, insn: Instruction) -> bool:
@@ -770,6 +781,8 @@ def _exit(walk: Walk, state: State, insn: Instruction, row: Row) -> int:
     if len(state.frames) == 1:
         is_void = walk.gives_nothing and not frame.start
         return _ends(walk, state, frame, known(0) if is_void else read(state, 0))
+    if walk.slices_in_frames:
+        _left(state, buffer_of(len(state.frames) - 1))
     result = frame.registers[0] if frame.callback is None else read(state, 0)
     if isinstance(result, Pointer) and result.kind == "stack" and result.what == len(state.frames) - 1:
         raise Refused("type", "cannot return stack pointer to the caller")
@@ -784,6 +797,15 @@ def _exit(walk: Walk, state: State, insn: Instruction, row: Row) -> int:
     for number in range(1, 6):
         caller.registers[number] = None
     return frame.call + 1
+
+
+def _left(state: State, flag: str) -> None:
+    """Say that the frame is gone which slices may lie in."""
+
+    def change(value: Value) -> Value:
+        return value.but(kind="left") if isinstance(value, Pointer) and flag in value.flags else value
+
+    branches.replaced(state, change)
 
 
 def _gives_nothing(program: Program, hook: str, setting: memory.Setting) -> bool:
