@@ -504,8 +504,10 @@ def _dynptr(call: Call, argument: Argument, value: Value) -> None:
 
 def _percpu(call: Call, argument: Argument, value: Value) -> None:
     is_percpu = isinstance(value, Pointer) and value.kind == "btf_id" and "percpu" in value.flags
-    if not isinstance(value, Pointer) or not is_percpu or {"alloc", "rcu"} & value.flags == {"alloc"}:
+    if not isinstance(value, Pointer) or not is_percpu or value.null:
         raise memory.wrong_type(call.number, value, "percpu_ptr_")
+    if {"alloc", "rcu"} & value.flags == {"alloc"}:
+        raise memory.wrong_type(call.number, value, "percpu_rcu_ptr_")
 
 
 _SOCKET_VALUE = Argument("ptr_to_btf_id_sock_common")

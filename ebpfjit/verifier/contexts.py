@@ -106,7 +106,7 @@ def _plain_load(name: str, offset: int, size: int) -> str | None:
         case "raw_tracepoint" | "raw_tracepoint_writable":
             return SCALAR if offset < 8 * _WORDS else None
         case "tracing" | "lsm" | "struct_ops" | "ext":
-            return "argument" if offset < 8 * _WORDS and size == 8 else None
+            return "argument" if offset < 8 * _WORDS else None
         case "tracepoint":
             return SCALAR if _TRACE_HEADER <= offset < _TRACE_SIZE else None
         case "syscall":

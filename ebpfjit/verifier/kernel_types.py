@@ -250,6 +250,8 @@ class KernelTypes:
 
     def _of_operation(self, offset: int, size: int) -> Value:
         number, rest = divmod(offset, 8)
+        if rest:
+            raise Refused("memory", f"func '{member_of(self.program)}' offset {offset} is not multiple of 8")
         for types, name, said in self._operations():
             if number >= len(said.parameters):
                 member = member_of(self.program)
@@ -258,9 +260,18 @@ class KernelTypes:
             if target.kind in _NUMBERS:
                 return Scalar(DOMAIN.sized(size))
             inner = types.resolve(target.target) if target.kind is Kind.PTR else VOID
-            if inner.kind in _STRUCTS and (rest, size) == (0, 8):
+            if inner.kind in _STRUCTS and size != 8:
+                raise Refused("memory", f"func '{member_of(self.program)}' size {size} must be 8")
+            if inner.kind in _STRUCTS:
                 struct = essential_name(inner.name)
-                return Pointer("btf_id", _PROMOTED.get((name, struct), struct), flags=_TRUSTED)
+                null = number in operations.nullable(name, member_of(self.program))
+                return Pointer(
+                    "btf_id",
+                    _PROMOTED.get((name, struct), struct),
+                    id=fresh() if null else 0,
+                    null=null,
+                    flags=_TRUSTED,
+                )
         raise Undecided("its types do not say what the operation is called with", goes_on=True)
 
     def _of_iterator(self, name: str, offset: int, size: int) -> Value:

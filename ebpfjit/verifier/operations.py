@@ -26,14 +26,16 @@ class Rules:
 
     `lacking` are members that no program can be, `sleepable` those that may sleep, of which None says that
     all do. `written` are the members that operations write to, by struct: "icsk_ack.pending" is one of one;
-    WHOLE stands for all. `inside` are those of which a part may be written to, too. `helpers` are those that
-    no other struct's operations have, `withheld` those of them that some operations do not have.
+    WHOLE stands for all. `nullable` are arguments that may be NULL, by member. `inside` are those of which
+    a part may be written to, too. `helpers` are those that no other struct's operations have, `withheld`
+    those of them that some operations do not have.
     """
 
     lacking: frozenset[str] = frozenset()
     sleepable: frozenset[str] | None = None
     written: Mapping[str, tuple[str, ...]] | None = None
     inside: frozenset[str] = frozenset()
+    nullable: Mapping[str, frozenset[int]] | None = None
     helpers: frozenset[str] = frozenset()
     withheld: Mapping[str, frozenset[str]] | None = None
 
@@ -57,7 +59,9 @@ RULES: Mapping[str, Rules] = {
         withheld={"release": _OPTIONS},
     ),
     "bpf_dummy_ops": Rules(
-        sleepable=frozenset({"test_sleepable"}), written={"bpf_dummy_ops_state": (WHOLE,)}
+        sleepable=frozenset({"test_sleepable"}),
+        written={"bpf_dummy_ops_state": (WHOLE,)},
+        nullable={"test_1": frozenset({0})},
     ),
     "sched_ext_ops": Rules(
         sleepable=frozenset({
@@ -65,6 +69,7 @@ RULES: Mapping[str, Rules] = {
             "cgroup_prep_move",
         }),
         written={"task_struct": ("scx.slice", "scx.dsq_vtime", "scx.disallow")},
+        nullable={"dispatch": frozenset({1}), "yield": frozenset({1})},
     ),
     "hid_bpf_ops": Rules(sleepable=frozenset({"hid_rdesc_fixup", "hid_hw_request", "hid_hw_output_report"})),
 }  # fmt: skip
@@ -89,6 +94,12 @@ def written_by(program: Program) -> Rules | None:
         found = rules_of(program)
         return None if found is None else found[1]
     return _CONNECTIONS if program.type in ("xdp", "tc") else Rules()
+
+
+def nullable(struct: str, member: str) -> frozenset[int]:
+    """Return the numbers of the arguments of an operation that may be NULL."""
+    rules = RULES.get(struct, Rules())
+    return (rules.nullable or {}).get(member, frozenset())
 
 
 def errors(program: Program, *, is_sleepable: bool) -> Iterator[Error]:

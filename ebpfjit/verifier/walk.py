@@ -599,7 +599,8 @@ def _load(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
     walk.same_kind(insn.pc, base)
     value = memory.load(walk.setting, state, insn.src_reg, base, insn.offset, row.size)
     walk.deepened(state, base, insn.offset)
-    if row.is_ordered and isinstance(value, Pointer):
+    is_in_value = isinstance(base, Pointer) and base.kind == "map_value"
+    if row.is_ordered and is_in_value and isinstance(value, Pointer):
         raise Refused("type", "kptr in map can only be accessed using BPF_MEM instruction mode")
     if row.signed:
         if isinstance(value, Pointer):

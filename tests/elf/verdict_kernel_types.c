@@ -130,14 +130,32 @@ SEC("struct_ops") u64 bad_op_get_info(u64 *context) { return 0; }
 SEC("struct_ops.s") int op_sleeps(u64 *context) { return 0; }
 SEC("struct_ops.s") int bad_op_sleeps(u64 *context) { return 0; }
 
+SEC("struct_ops") void op_reads_half(u64 *context) { (void)*(volatile u16 *)&context[1]; }
+SEC("struct_ops") u32 bad_op_reads_half_a_pointer(u64 *context) { return *(volatile u32 *)&context[0] & 1; }
+SEC("struct_ops") int op_tests_its_state(u64 *context)
+{
+    struct bpf_dummy_ops_state *state = (void *)context[0];
+    return state ? state->val : 0;
+}
+SEC("struct_ops") int bad_op_trusts_its_state(u64 *context)
+{
+    return ((volatile struct bpf_dummy_ops_state *)context[0])->val;
+}
+
 SEC(".struct_ops") struct tcp_congestion_ops tcp_a = {
     .init = (void *)op_writes, .ssthresh = (void *)op_calls, .cong_avoid = (void *)op_avoids,
     .set_state = (void *)op_option, .release = (void *)bad_op_option_at_release,
     .undo_cwnd = (void *)bad_op_writes_another, .get_info = (void *)bad_op_get_info, .name = "a",
 };
 SEC(".struct_ops") struct tcp_congestion_ops tcp_b = {
-    .ssthresh = (void *)bad_op_writes_too_much, .undo_cwnd = (void *)bad_op_writes_inside, .name = "b",
+    .ssthresh = (void *)bad_op_writes_too_much, .undo_cwnd = (void *)bad_op_writes_inside,
+    .cong_avoid = (void *)op_reads_half, .name = "b",
 };
+SEC(".struct_ops") struct tcp_congestion_ops tcp_c = {
+    .undo_cwnd = (void *)bad_op_reads_half_a_pointer, .name = "c",
+};
+SEC(".struct_ops") struct bpf_dummy_ops dummy_tests = { .test_1 = (void *)op_tests_its_state };
+SEC(".struct_ops") struct bpf_dummy_ops dummy_trusts = { .test_1 = (void *)bad_op_trusts_its_state };
 SEC(".struct_ops") struct bpf_dummy_ops dummy = {
     .test_sleepable = (void *)op_sleeps, .test_1 = (void *)bad_op_sleeps,
 };
