@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, compress
-from operator import attrgetter, not_, sub
+from itertools import accumulate
 from struct import Struct
 
 from ebpfjit.errors import OptimizationError, TranslationError
@@ -52,7 +51,6 @@ NOPS = tuple(
 DISTANCE = Struct("<i")
 REACH = 1 << 31
 FULL_ROUNDS = 16
-_CODE = attrgetter("code")
 
 
 def layout(listing: Listing, lead: int = 0) -> Image:
@@ -62,30 +60,31 @@ def layout(listing: Listing, lead: int = 0) -> Image:
     Raises TranslationError for a jump to a label that is nowhere, OptimizationError for one that is too far.
     """
     parts = listing.parts
-    chunks = list(map(_CODE, parts))
-    ends: list[int] = []
+    chunks = [part.code for part in parts]
+    sizes = list(map(len, chunks))
+    places: list[int] = []
     jumps: list[Jump] = []
     aligned: list[tuple[int, int]] = []
     slotted: list[tuple[int, SlotLine]] = []
     labels: dict[str, int] = {}
-    for index in list(compress(range(len(chunks)), map(not_, chunks))):  # the others have their bytes
+    for index in [index for index, size in enumerate(sizes) if not size]:  # the others have their bytes
         part = parts[index]
-        if type(part) is Jump:
-            ends.append(index + 1)
+        if isinstance(part, Jump):
+            places.append(index)
             jumps.append(part)
-            chunks[index] = FIRST[part.mnemonic]
-        elif type(part) is Label:
+            chunks[index] = form = FIRST[part.mnemonic]
+            sizes[index] = len(form)
+        elif isinstance(part, Label):
             labels[part.name] = index + 1  # behind its padding
             if part.alignment > 1:
                 aligned.append((index, part.alignment))
-                chunks[index] = bytes(part.alignment - 1)
+                sizes[index] = part.alignment - 1
         elif isinstance(part, SlotLine):
             slotted.append((index, part))
-            chunks[index] = part.hollow
-    sizes = list(map(len, chunks))
+            sizes[index] = len(part.hollow)
     targets = _targets(jumps, labels)
-    for end, mnemonic in _grow(ends, jumps, targets, sizes, lead):
-        chunks[end - 1] = LONG[mnemonic]
+    for index, mnemonic in _grow(places, jumps, targets, sizes, lead):
+        chunks[index] = LONG[mnemonic]
     offsets = list(accumulate(sizes, initial=lead))
     if aligned:
         _align(aligned, sizes, offsets)
@@ -100,9 +99,9 @@ def layout(listing: Listing, lead: int = 0) -> Image:
         chunks[index] = _point(line, slots[line.symbol] - offsets[index + 1])
     code = bytearray(b"\xcc" * lead + b"".join(chunks))
     assert len(code) == offsets[-1], "parts are not where the jumps to them go"
-    _fill_jumps(code, ends, jumps, targets, sizes, offsets)
+    _fill_jumps(code, places, jumps, targets, sizes, offsets)
     whole = bytes(code.ljust(pool, b"\xcc")) + bytes(SLOT_SIZE * len(slots))
-    starts = array("I", map(offsets.__getitem__, listing.text.starts))
+    starts = array("I", [offsets[start] for start in listing.text.starts])
     owners = array("i", listing.text.owners)
     callback = offsets[labels["callback"]] if "callback" in labels else None
     resumes = {pc: offsets[labels[resume_label(pc)]] for pc in listing.resumes}
@@ -140,40 +139,37 @@ def _targets(jumps: Sequence[Jump], labels: Mapping[str, int]) -> list[int]:
 
 
 def _grow(
-    ends: Sequence[int], jumps: Sequence[Jump], targets: Sequence[int], sizes: list[int], lead: int
+    places: Sequence[int], jumps: Sequence[Jump], targets: Sequence[int], sizes: list[int], lead: int
 ) -> list[tuple[int, str]]:
-    """Make long every jump that does not reach, in `sizes`, until all do; return their ends and mnemonics.
+    """Make long every jump that does not reach, in `sizes`, until all do; return their places and mnemonics.
 
     Growing one jump can only move targets away, so nothing ever shrinks and it ends. After a
     number of rounds all that are left grow at once, which keeps the worst case linear. Aligned
     labels count with the most that they can take, so that what reaches here reaches in the end.
     """
-    at = list(accumulate(sizes, initial=lead)).__getitem__
-    distances = map(sub, map(at, targets), map(at, ends))
+    offsets = list(accumulate(sizes, initial=lead))
     grown: list[tuple[int, str]] = []
     far: list[tuple[int, str]] = []
     close: list[tuple[int, str, int, int, int]] = []
     """Of jumps that reach so far: the parts between them and their targets, and how long these may be."""
-    for number, distance in enumerate(distances):
-        if -SURE <= distance <= SURE:
-            continue
-        end, jump = ends[number], jumps[number]
-        if sizes[end - 1] != SHORT_SIZE:
+    for place, jump, target in zip(places, jumps, targets, strict=True):
+        distance = offsets[target] - offsets[place + 1]
+        if -SURE <= distance <= SURE or sizes[place] != SHORT_SIZE:
             continue
         if not -128 <= distance <= 127:
-            far.append((end, jump.mnemonic))
+            far.append((place, jump.mnemonic))
         elif distance > 0:
-            close.append((end, jump.mnemonic, end, targets[number], 127))
+            close.append((place, jump.mnemonic, place + 1, target, 127))
         else:
-            close.append((end, jump.mnemonic, targets[number], end, 128))
+            close.append((place, jump.mnemonic, target, place + 1, 128))
     for round_ in range(1, FULL_ROUNDS + 2):
-        for end, mnemonic in far:
-            sizes[end - 1] = len(LONG[mnemonic])
+        for place, mnemonic in far:
+            sizes[place] = len(LONG[mnemonic])
         grown += far
         far = [
-            (end, mnemonic)
-            for end, mnemonic, start, stop, reach in close
-            if (sum(sizes[start:stop]) > reach or round_ == FULL_ROUNDS) and sizes[end - 1] == SHORT_SIZE
+            (place, mnemonic)
+            for place, mnemonic, start, stop, reach in close
+            if (sum(sizes[start:stop]) > reach or round_ == FULL_ROUNDS) and sizes[place] == SHORT_SIZE
         ]
         if not far:
             break
@@ -197,23 +193,23 @@ def _padding(size: int) -> bytes:
 
 def _fill_jumps(
     code: bytearray,
-    ends: Sequence[int],
+    places: Sequence[int],
     jumps: Sequence[Jump],
     targets: Sequence[int],
     sizes: Sequence[int],
     offsets: Sequence[int],
 ) -> None:
     """Put the distances of jumps into code. Raises OptimizationError where one is too far for its size."""
-    fill, at, size = DISTANCE.pack_into, offsets.__getitem__, DISTANCE.size
-    for end, goal, jump in zip(ends, map(at, targets), jumps, strict=True):
-        stop = offsets[end]
-        distance, is_short = goal - stop, sizes[end - 1] == SHORT_SIZE
+    fill = DISTANCE.pack_into
+    for place, jump, target in zip(places, jumps, targets, strict=True):
+        end = offsets[place + 1]
+        distance, is_short = offsets[target] - end, sizes[place] == SHORT_SIZE
         if is_short and -128 <= distance < 128:
-            code[stop - 1] = distance & 0xFF
+            code[end - 1] = distance & 0xFF
         elif is_short or not -REACH <= distance < REACH:
             raise OptimizationError(f"{jump.text}: {distance:#x} bytes are out of reach")
         else:
-            fill(code, stop - size, distance)
+            fill(code, end - DISTANCE.size, distance)
 
 
 def _point(line: SlotLine, distance: int) -> bytes:
