@@ -261,11 +261,15 @@ class Domain:
             umin32, umax32 = max(umin32, low), min(umax32, low | low_unknown)
             smin32 = max(smin32, half.signed(low | low_unknown & top32))
             smax32 = min(smax32, half.signed(low | low_unknown & ~top32))
-            # a range of the whole -> one of its low half, where the upper half is the same all along
-            if umin ^ umax <= low_mask:
-                umin32, umax32 = max(umin32, umin & low_mask), min(umax32, umax & low_mask)
-            if (smin ^ smax) & high_mask == 0 and (smin < 0) == (smax < 0):
-                umin32, umax32 = max(umin32, smin & low_mask), min(umax32, smax & low_mask)
+            # a range of the whole -> those of its low half, where that goes round once at most
+            for low, high in ((umin, umax), (smin, smax)):
+                if high - low <= low_mask:
+                    first, last = low & low_mask, high & low_mask
+                    if first <= last:
+                        umin32, umax32 = max(umin32, first), min(umax32, last)
+                    first, last = half.signed(first), half.signed(last)
+                    if first <= last:
+                        smin32, smax32 = max(smin32, first), min(smax32, last)
             # unsigned and signed are the same where no sign is between
             if umin32 >= top32 or umax32 < top32:
                 smin32, smax32 = max(smin32, half.signed(umin32)), min(smax32, half.signed(umax32))
