@@ -1,32 +1,49 @@
-"""The structural rules of classic BPF, as Linux has them (bpf_check_classic, check_load_and_stores)."""
+"""The structural rules of classic BPF, as Linux has them (bpf_check_classic, check_load_and_stores).
+
+Programs of libpcap's keep most of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
 from ebpfjit.classic.code import Instruction, decode
-from ebpfjit.classic.table import ANCILLARIES, CELLS, MOST, Form, Kind, ancillary, signed
+from ebpfjit.classic.table import (
+    ANCILLARIES,
+    CELLS,
+    MOST,
+    Form,
+    Kind,
+    Machine,
+    ancillary,
+    check_machine,
+    signed,
+)
 from ebpfjit.errors import VerifierError
 from ebpfjit.named import absent
 
 
-def check(code: bytes, *, loops: bool = False) -> None:
+def check(code: bytes, *, loops: bool = False, machine: Machine = "linux") -> None:
     """Raise VerifierError for the first rule that the program in `code` breaks, DecodeError for odd bytes.
 
     With `loops` a `ja` may go back, as libpcap's programs for `protochain` do; Linux takes no such programs.
+    With the `machine` "libpcap" a program may be of any length, load from places of Linux's that nothing is
+    at, and read cells that nothing has written: its compiler makes such programs.
     """
+    check_machine(machine)
     instructions = decode(code)
     if not instructions:
         raise VerifierError("the program is empty: it needs at least a ret", rule="length")
-    if len(instructions) > MOST:
+    if len(instructions) > MOST and machine == "linux":
         raise VerifierError(f"{len(instructions)} instructions, at most {MOST} are allowed", rule="length")
     for instruction in instructions:
-        for rule, what in _wrong(instruction, len(instructions), loops=loops):
+        for rule, what in _wrong(instruction, len(instructions), loops=loops, machine=machine):
             raise VerifierError(f"instruction {instruction.pc}: {what}", instruction.pc, rule)
     last = instructions[-1]
     if last.row is None or last.row.kind is not Kind.RETURN:
         raise VerifierError(f"instruction {last.pc}: the program ends without a ret", last.pc, "ends")
-    _check_cells(instructions)
+    if machine == "linux":
+        _check_cells(instructions)
 
 
 def check_given(ancillaries: Mapping[str, int] | None) -> Mapping[str, int]:
@@ -40,7 +57,9 @@ def check_given(ancillaries: Mapping[str, int] | None) -> Mapping[str, int]:
     return given
 
 
-def _wrong(instruction: Instruction, length: int, *, loops: bool) -> Iterator[tuple[str, str]]:
+def _wrong(
+    instruction: Instruction, length: int, *, loops: bool, machine: Machine
+) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with an instruction by itself: a rule, and words."""
     row, pc, k = instruction.row, instruction.pc, instruction.k
     if row is None:
@@ -60,7 +79,7 @@ def _wrong(instruction: Instruction, length: int, *, loops: bool) -> Iterator[tu
         for way in (instruction.jt, instruction.jf):
             if pc + 1 + way >= length:
                 yield "target", f"a branch to {pc + 1 + way}, and the program has {length} instructions"
-    if ancillary(row, k) == "":
+    if ancillary(row, k) == "" and machine == "linux":
         yield "ancillary", f"offset {k:#x} is of no packet, and nothing that Linux knows is there"
 
 

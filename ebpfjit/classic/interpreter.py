@@ -22,7 +22,6 @@ from ebpfjit.classic.table import (
     Kind,
     Machine,
     ancillary,
-    check_machine,
     signed,
 )
 from ebpfjit.errors import BudgetExhausted
@@ -93,8 +92,7 @@ def run(
     Raises VerifierError as `check` (`loops` is for that), DecodeError, BudgetExhausted where loops go round a
     million times, and ValueError for names that are none of those.
     """
-    check(code, loops=loops)
-    check_machine(machine)
+    check(code, loops=loops, machine=machine)
     data = flat_view(packet).tobytes()
     return interpret(decode(code), Packet(data, check_given(ancillaries), network, machine))
 
@@ -113,10 +111,7 @@ def interpret(instructions: tuple[Instruction, ...], packet: Packet) -> int:
             operand = x if form is Form.INDEX else k
             if kind is Kind.LOAD:
                 name = ancillary(row, k)
-                if name is None:
-                    a = _loaded(packet, form, row.size, k, x, cells)
-                else:
-                    a = _about(packet, name, a, x)
+                a = _about(packet, name, a, x) if name else _loaded(packet, form, row.size, k, x, cells)
             elif kind is Kind.LOAD_INDEX:
                 if form is Form.HEADER:
                     x = 4 * (_bytes(packet, k, 1) & 0xF)

@@ -99,6 +99,7 @@ class Translation(ABC):
     what = ""
 
     def __init__(self, machine: Machine = "linux") -> None:
+        self.machine: Machine = machine
         self.is_linux = machine == "linux"
         self.lines: list[str] = []
         self.asked = 0  # how long the packet is at least, on all ways here; FAR: there is no way
@@ -112,7 +113,7 @@ class Translation(ABC):
         self, code: bytes, name: str | None, type: TypeName | None, *, loops: bool = False
     ) -> Program:
         """Return the eBPF program of one that is checked here."""
-        check(code, loops=loops)
+        check(code, loops=loops, machine=self.machine)
         for each in decode(code):  # nothing is known where a loop starts
             if each.row is not None and each.row.kind is Kind.JUMP and signed(each.k) < 0:
                 start = each.pc + 1 + signed(each.k)
@@ -183,6 +184,10 @@ class Translation(ABC):
         """Return what ends the program, with a number or (None) with A."""
         return ["exit"] if result is None else [f"mov32 r0, {signed(result)}", "exit"]
 
+    def round(self) -> list[str]:
+        """Return what comes before a jump back."""
+        return []
+
     def emit(self, *lines: str) -> None:
         """Add lines."""
         self.lines += lines
@@ -214,6 +219,7 @@ class Translation(ABC):
                 self._arithmetic(row.name, operand, row.form)
             case Kind.JUMP:
                 to = this.pc + 1 + signed(this.k)
+                self.emit(*self.round() if signed(this.k) < 0 else ())
                 self._branch(f"ja at_{to}", to)
             case Kind.BRANCH:
                 self._branch_on(this, f"{row.name}32 r0, {operand}")
@@ -266,7 +272,7 @@ class Translation(ABC):
         row, k = this.row, this.k
         assert row is not None  # it was checked
         name = ancillary(row, k)
-        if name is not None:
+        if name:
             lines = self.ancillary(name)
             if lines is None:
                 what = f"{self.what} has nothing that gives {name!r}: say ancillaries={{{name!r}: ...}}"
@@ -495,6 +501,10 @@ class OnXdp(OnMemory):
             f"jgt r1, {LARGEST_OFFSET - size}, short", "mov64 r2, r6", "add64 r2, r1", "mov64 r1, r2",
             f"add64 r2, {size}", "jgt r2, r9, short",
         ]  # fmt: skip
+
+    def round(self) -> list[str]:
+        """Return what has Linux's verifier see that a loop ends: after 8 million rounds, at the latest."""
+        return ["may_goto short"]
 
     def peek(self, size: int) -> list[str]:
         """Return a load behind a comparison with the packet's end."""

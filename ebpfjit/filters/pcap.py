@@ -84,9 +84,9 @@ def compile(
     number = _DLT_RAW if number == LINK_TYPES["raw"] else number
     code = _compiled(expression, text, number, snaplen, optimize=optimize, mask=_mask(netmask))
     try:
-        check(code, loops=True)
+        check(code, loops=True, machine="libpcap")
     except VerifierError as error:
-        raise FilterError(f"filter {expression!r}: libpcap makes what Linux does not take: {error}") from None
+        raise FilterError(f"filter {expression!r}: libpcap makes no program that runs: {error}") from None
     return code
 
 

@@ -79,7 +79,7 @@ def to_source(code: bytes, expression: str, match: str, otherwise: str, name: st
 
     Raises VerifierError for loops, TranslationError for what XDP does not have.
     """
-    check(code)
+    check(code, machine="libpcap")
     instructions = decode(code)
     used = sorted({each.k for each in instructions if each.row is not None and each.row.form is Form.CELL})
     cells = "".join(f", M{cell} = 0" for cell in used)
@@ -145,7 +145,7 @@ def _loaded(this: Instruction) -> str:
     name = ancillary(row, k)
     if name == "xor_x":
         return "A ^ X"
-    if name is not None:
+    if name:
         raise TranslationError(f"instruction {this.pc}: an XDP program in C has nothing that gives {name!r}")
     match row.form:
         case Form.NUMBER:

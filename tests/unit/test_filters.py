@@ -302,6 +302,29 @@ def test_what_expressions_mean_is_what_libpcap_does() -> None:
         classic.run(code, b"", machine="bsd")  # type: ignore[arg-type]  # what users may get wrong
 
 
+def test_what_libpcap_makes_and_linux_refuses() -> None:
+    """Places of Linux's at which nothing is, programs of any length, cells that nothing has written."""
+    frame, many = packets()[0], " or ".join(f"ip[{place}] = {place}" for place in range(1, 300))
+    for expression, optimize, says in [
+        ("link[0xfffffffe] = 1 or len > 5", True, "offset 0xfffffffe is of no packet"),
+        (many, False, "4168 instructions, at most 4096 are allowed"),
+    ]:
+        code = filters.to_classic(expression, optimize=optimize)
+        with pytest.raises(VerifierError, match=says):
+            classic.check(code)
+        program = filters.compile(expression, type=None, optimize=optimize)
+        found = {
+            program.compile(optimize=False)(frame),
+            program.run(frame, engine="interpreter").return_value,
+            filters.compile(expression, optimize=optimize).run(frame).return_value,
+            classic.run(code, frame, machine="libpcap"),
+        }
+        assert found == {_bpf_filter()(code, frame, len(frame), len(frame))}, expression
+    with pytest.raises(VerifierError, match=r"M\[0\] is read before it is written"):
+        classic.check(filters.to_classic("not geneve and ip", linktype="ppp"))
+    assert filters.compile("not geneve and ip", linktype="ppp", type=None).run(frame).return_value == 0
+
+
 def test_protochain_becomes_a_loop() -> None:
     ether = Ether() / IPv6(src="fe80::1", dst="fe80::2")
     chains = [ether / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / last for last in (TCP(), UDP(), b"")]
@@ -319,6 +342,9 @@ def test_protochain_becomes_a_loop() -> None:
         assert [classic.run(code, packet, loops=True) for packet in taken] == expected, expression
         with pytest.raises(VerifierError, match="a jump to"):
             classic.check(code)
+    if kernel.unavailable_reason() is None:
+        ran = filters.to_xdp("ip6 protochain 6").run(bytes(chains[0]), engine="kernel")
+        assert ran.action == "XDP_DROP"
     endless = classic.encode([(0, 0, 0, 1), (5, 0, 0, (1 << 32) - 2), (6, 0, 0, 0)])
     with pytest.raises(BudgetExhausted):
         classic.to_ebpf(endless, None, loops=True).run(b"", limit=1000)
