@@ -44,8 +44,12 @@ def naming(what: str) -> Iterator[None]:
     try:
         yield
     except EbpfError as error:
-        text = str(error)
-        raise files.FileError(text if text.startswith(f"{what}: ") else f"{what}: {text}") from error
+        raise files.FileError(named(what, str(error))) from error
+
+
+def named(what: str, text: str) -> str:
+    """Return a message with `what` in front, once."""
+    return text if text.startswith(f"{what}: ") else f"{what}: {text}"
 
 
 def one_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from ebpfjit.cli.options import (
     loading,
     one_program,
 )
-from ebpfjit.cli.output import fail, naming
+from ebpfjit.cli.output import fail, named, naming
 from ebpfjit.cli.parameters import Argument, Option, WrongUsage
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def listing(
         shown = chosen.listing(optimize=optimize, checked=checks, harden=harden)
     print_listing(shown, html=html, as_json=as_json)
     if shown.view.refusal:
-        fail(f"{file or 'filter'}: {shown.view.refusal}")
+        fail(named(file or "filter", shown.view.refusal))
 
 
 def print_listing(listing: Listing, *, html: str | None, as_json: bool) -> None:

@@ -75,7 +75,7 @@ def _entries(file: str) -> Iterator[tuple[Any, Any]]:
     data = files.read_bytes(file)
     try:
         found = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StateError(f"--map: {file}: no JSON: {error}") from None
     if isinstance(found, dict):
         yield from ((_read(key), value) for key, value in found.items())
@@ -93,7 +93,7 @@ def _read(text: str) -> Any:
     """Return a text of the command line as JSON reads it; what is no JSON stays text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         if text.lstrip()[:1] in ("{", "["):
             raise StateError(f"{text}: no JSON: close what is open, put names in double quotes") from None
         return text

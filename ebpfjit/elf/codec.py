@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ebpfjit.elf.btf import MAX_DEPTH, Btf, Kind, Type
+from ebpfjit.named import cut
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.definition import Codec
 
@@ -39,9 +40,19 @@ def signed_range(bits: int, signed: bool) -> tuple[int, int]:
     return (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
 
 
+def whole(value: Any) -> int:
+    """Return an integer as a plain one. Raises TypeError for what is none."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        shown = isinstance(value, str | float)  # others may be deep
+        told = repr(value) if shown else f"a {type(value).__name__}"
+        raise TypeError(f"{cut(told)} is no whole number") from None
+
+
 def check_range(value: Any, bits: int, signed: bool) -> int:
     """Return an integer modulo 2**bits; raises TypeError or ValueError where it does not fit."""
-    number = operator.index(value)
+    number = whole(value)
     low, high = signed_range(bits, signed)
     if not low <= number <= high:
         raise ValueError(f"{number} is not from {low} to {high}")
@@ -70,7 +81,7 @@ class Converted(Integer):
 
     def encode(self, value: Any) -> bytes:
         """Return the bytes of an integer of so many bits."""
-        number, bits = operator.index(value), 8 * self.size
+        number, bits = whole(value), 8 * self.size
         if not -(1 << bits - 1) <= number < 1 << bits:
             raise ValueError(f"takes numbers of {bits} bits, not {number}")
         return (number & (1 << bits) - 1).to_bytes(self.size, "little")
