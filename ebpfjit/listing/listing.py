@@ -6,6 +6,7 @@ import html
 import json
 from typing import Any
 
+from ebpfjit.collector import collector_paused
 from ebpfjit.listing.text import to_text
 from ebpfjit.listing.view import View
 
@@ -26,7 +27,8 @@ class Listing(str):
 
     def __new__(cls, view: View) -> Listing:
         """Make the listing of what a `View` holds."""
-        made = super().__new__(cls, to_text(view))
+        with collector_paused():
+            made = super().__new__(cls, to_text(view))
         made.view = view
         return made
 
@@ -48,7 +50,8 @@ class Listing(str):
         `line`, `note`, ...), `blocks` (`pc`, `function`, `ways`: where control goes on, and how), `machine`:
         the code in pieces, with the `pc` that each is of and its `lines` (`offset`, `bytes`, `text`).
         """
-        return json.dumps(self.to_dict(), indent=indent)
+        with collector_paused():
+            return json.dumps(self.to_dict(), indent=indent)
 
     def html(self) -> str:
         """Return one self-contained page: source beside eBPF beside machine code, for a browser.
@@ -57,7 +60,8 @@ class Listing(str):
         """
         from ebpfjit.listing.page import page_of
 
-        return page_of(self.view)
+        with collector_paused():
+            return page_of(self.view)
 
     def _repr_html_(self) -> str:
         """Return the page as notebooks show it: in a frame of its own, that reaches nothing around it."""
