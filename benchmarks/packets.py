@@ -40,8 +40,8 @@ The programs of `examples/packets`, compiled and called 10,000 times (one packet
 that has compiled them before; medians of {rounds} rounds of processor time, in which both ways take turns.
 whole: compiling and all calls, ms; then: a call behind the first 2,000, µs. Before: by default at {base},
 2026-11-29, on the same machine: each map of baseline code, each LPM trie and each call with several
-processors took Python there, as bpf_tail_call (dispatch), bpf_skb_vlan_push (push) and the clock of an
-environment of one's own (limit) do today; `explain()` tells.
+processors took Python there, as bpf_tail_call (dispatch) and the clock of an environment of one's own (limit)
+did; bpf_skb_vlan_push (push) does today, as `explain()` tells.
 """
 BASE = "69c782c"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ebpfjit.bits import W64
 from ebpfjit.once import import_alone, load_package
-from ebpfjit.pickling import checked_functions
+from ebpfjit.pickling import Functions
 from ebpfjit.record import dataclass, field
 from ebpfjit.runtime.execution import Execution, HelperFunction, Stops
 from ebpfjit.runtime.memory import Region
@@ -278,8 +278,8 @@ class JitFunction(Sealed):
     def __reduce__(self) -> tuple[Callable[..., JitFunction], tuple[Any, ...]]:
         plain: Plain = inside(self).plain
         recipe = plain.compiled.recipe
-        given = checked_functions("helper", plain.helpers)
-        kfuncs = checked_functions("kfunc", plain.kfuncs)
+        given = Functions("helper", plain.helpers)
+        kfuncs = Functions("kfunc", plain.kfuncs)
         chosen = {**recipe.options.chosen, "optimize": plain.optimize}
         options = {"kfuncs": kfuncs, "limit": plain.limit, "repeat": plain.repeat, **chosen}
         context: Mapping[str, Any] | None = getattr(plain, "context", None)

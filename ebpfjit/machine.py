@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,7 +24,7 @@ from ebpfjit.interpreter import interpret
 from ebpfjit.named import cut, few
 from ebpfjit.once import import_alone, load_package
 from ebpfjit.options import CHOSEN, Options
-from ebpfjit.pickling import checked_functions
+from ebpfjit.pickling import Functions, Here
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass, replace
 from ebpfjit.runtime.environment import Environment
@@ -143,7 +142,7 @@ class Machine:
 
     A machine may be called from several threads at once: each run has its own state. It pickles as
     bytecode, settings and helpers, and is compiled anew on arrival; memory that was allowed stays
-    behind, so a machine with any does not pickle.
+    behind, so a machine with any does not pickle. Copies share such memory, and functions.
     """
 
     checked, harden, release_gil, optimize, audit = (_Chosen() for _ in CHOSEN)
@@ -236,26 +235,30 @@ class Machine:
         return {**given, "repeat": self.repeat, "cache": self.cache, **self._options.chosen}
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._allowed:
-            raise pickle.PicklingError(
-                f"a machine with allowed memory ({len(self._allowed)} regions) cannot be pickled: the "
-                f"memory is this process's; register it on arrival"
-            )
+        allowed = Here(
+            tuple(self._allowed),
+            f"a machine with allowed memory ({len(self._allowed)} regions) cannot be pickled: the memory is "
+            f"this process's; register it on arrival",
+        )
+        asked = {"verifier": self._verifier, "stack usage calculator": self._calculator}
         return {
-            "settings": {**self._settings(), "kfuncs": checked_functions("kfunc", self._brought) or None},
-            "helpers": checked_functions("helper", self._helpers),
-            "kfuncs": checked_functions("kfunc", self._kfuncs),
-            "verifier": self._verifier,
-            "calculator": self._calculator,
+            "settings": {name: value for name, value in self._settings().items() if name != "kfuncs"},
+            "brought": Functions("kfunc", self._brought),
+            "helpers": Functions("helper", self._helpers),
+            "kfuncs": Functions("kfunc", self._kfuncs),
+            "asked": Functions("the machine's", asked),
+            "allowed": allowed if allowed.value else None,
             "program": self.program,
             "compile": self._compile_wanted,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        type(self).__init__(self, None, **state["settings"])
+        type(self).__init__(self, None, **state["settings"], kfuncs=dict(state["brought"]) or None)
         self._helpers.update(state["helpers"])
         self._kfuncs.update(state["kfuncs"])
-        self._verifier, self._calculator = state["verifier"], state["calculator"]
+        self._verifier, self._calculator = state["asked"].values()
+        for region in state["allowed"].value if state["allowed"] is not None else ():
+            self._allowed.add(region)
         if state["program"] is not None:
             self._load(state["program"])
         self._compile_wanted = state["compile"]

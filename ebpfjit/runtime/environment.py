@@ -175,6 +175,16 @@ def _clock(kind: type[Clock], now: int | None, ahead: int) -> Clock:
     return made
 
 
+def _environment(
+    kind: type[Environment], called: Mapping[str, Any], members: Mapping[str, Any]
+) -> Environment:
+    """Return a copy of an environment, as it was."""
+    made = object.__new__(kind)
+    for name, value in {**members, **called}.items():
+        object.__setattr__(made, name, value)
+    return made
+
+
 THIS_PROCESS = Task(_is_this=True)
 """The process that asks, asked anew each time."""
 
@@ -252,6 +262,13 @@ class Environment:
 
     def __repr__(self) -> str:
         return brief(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from ebpfjit.pickling import Functions  # few environments travel, and it imports pickle
+
+        members = {each: getattr(self, each) for each in self.__match_args__}
+        called = {each: members.pop(each) for each in ("clock", "random")}
+        return _environment, (type(self), Functions("the environment's", called), members)
 
     def fire_timers(self) -> int:
         """Call what timers and work queues of programs have to call by now; return how many did.

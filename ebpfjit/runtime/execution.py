@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from ebpfjit.bits import U64_MASK
+from ebpfjit.errors import PicklingRefused
 from ebpfjit.record import dataclass, field
 from ebpfjit.runtime import faults
 from ebpfjit.runtime.memory import AddressSpace, Region, Stack
@@ -60,6 +61,15 @@ class NativeHelper:
         self.address = address
         self.owner = owner
         self._function = self._prototype(address)
+
+    def __reduce__(self) -> NoReturn:
+        raise PicklingRefused("native code at an address of this process stays there: register it on arrival")
+
+    def __copy__(self) -> NativeHelper:
+        return self
+
+    def __deepcopy__(self, memo: object) -> NativeHelper:
+        return self
 
     def __repr__(self) -> str:
         return f"<native helper at {self.address:#x}>"

@@ -26,6 +26,7 @@ from ebpfjit import (
     Program,
     Task,
     VerifierError,
+    address_of,
     load,
 )
 from ebpfjit.assembler import assemble
@@ -176,6 +177,8 @@ class _OtherPickler:
 
     @staticmethod
     def dumps(functions: Any) -> bytes:
+        if isinstance(functions, NativeHelper):
+            return pickle.dumps(functions)
         if callable(functions):
             return b""
         return pickle.dumps(dict.fromkeys(functions, doubled))
@@ -427,3 +430,53 @@ def test_shallow_copies_share_the_maps() -> None:
     assert again.maps["seen"] is obj.maps["seen"] is copy.copy(obj.maps["seen"])
     assert copy.copy(obj.program("count")).run(bytes(64)).return_value == 2
     assert len(obj.maps["seen"]) == 1
+
+
+@pytest.mark.usefixtures("_no_cloudpickle")
+@pytest.mark.parametrize("member", ["clock", "random"])
+def test_functions_of_an_environment_are_named(member: str) -> None:
+    environment = Environment(**{member: _local()})
+    program = Program(CALL, environment=environment)
+    for thing in (environment, program, program.compile(helpers={5: doubled})):
+        with pytest.raises(PicklingRefused, match=rf"the environment's {member} .*_local.*cannot be pickled"):
+            pickle.dumps(thing)
+    for copied in (copy.copy(environment), copy.deepcopy(environment)):
+        assert copied == environment
+
+
+def test_functions_of_an_environment_travel_with_cloudpickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cloudpickle", _OtherPickler)  # type: ignore[misc] # all that is asked of it
+    again = _again(Environment(clock=_local(), cpu=3, cpus=4))
+    assert (again.clock(21), again.cpu, again.cpus) == (42, 3, 4)
+
+
+@pytest.mark.usefixtures("_no_cloudpickle")
+def test_what_a_machine_asks_is_named() -> None:
+    vm = EbpfVmRaw(CALL)
+    vm.set_verifier(lambda prog: None)
+    with pytest.raises(PicklingRefused, match=r"the machine's verifier .*cannot be pickled"):
+        pickle.dumps(vm)
+
+
+@pytest.mark.usefixtures("_no_cloudpickle")
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_copies_share_what_cannot_travel(copied: Any) -> None:
+    memory = bytearray(b"\x07")
+    here = NativeHelper(ctypes.cast(ctypes.pythonapi.Py_IsInitialized, ctypes.c_void_p).value or 1)
+    code = assemble("call 5\nmov r6, r0\ncall 6\nadd r6, r0\nldxb r0, [r6]\nexit")
+    vm = EbpfVmRaw(code, kfuncs={"f": _local()})
+    vm.register_helper(5, lambda *registers: address_of(memory) - 1)
+    vm.register_helper(6, here)
+    vm.register_allowed_memory(memory)
+    vm.set_verifier(lambda prog: None)
+    vm.jit_compile()
+    other = copied(vm)
+    assert (other.execute_program(b""), other.execute_program_jit(b"")) == (7, 7)
+    function = Program(CALL).compile(helpers={5: _local(), 6: here})
+    assert copied(function)() == function()
+    assert copied(here) is here
+
+
+def test_a_native_helper_by_itself_says_what_to_do() -> None:
+    with pytest.raises(PicklingRefused, match="register it on arrival"):
+        pickle.dumps(NativeHelper(1))
