@@ -30,7 +30,7 @@ def _wrong(placed: PlacedCode, registers: Registers) -> Iterator[str]:
         held = dict(before)
         for step in block.steps:
             if isinstance(step, Placed):
-                for text in _missing(step.op, step, held):
+                for text in (*_missing(step.op, step, held), *_astray(step, registers)):
                     yield f"b{number} pc {step.op.pc}: {step.row.name}: {text}"
             _after(step, held, registers)
         for way in placed.code.blocks[number].ways:
@@ -51,6 +51,13 @@ def _missing(op: Op, step: Placed, held: Held) -> Iterator[str]:
         for home, (wanted, place) in enumerate(zip(op.exit.registers, step.exit, strict=True)):
             if wanted is not None and (place is None or held.get(place) != wanted):
                 yield f"v{wanted}, {home} of the exit, is not in {place}"
+
+
+def _astray(step: Placed, registers: Registers) -> Iterator[str]:
+    """Yield which registers have values behind an operation and are none for values."""
+    for register in (*step.results, *step.kept):
+        if registers.count <= register < SPILLED:
+            yield f"{register} is no register for values"
 
 
 def _after(step: Move | Placed, held: Held, registers: Registers) -> None:

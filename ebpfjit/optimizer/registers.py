@@ -698,9 +698,13 @@ def _local(placer: _Placer, op: Op) -> Fixed:
 
 
 def _by_address(placer: _Placer, op: Op) -> Fixed:
-    """As a call of a function that reads all registers; its address is where none of them is."""
+    """As a call of a function that reads all registers; its address is where none of them is.
+
+    It does not stay there: what is read behind the call has a register for values, which that need not be.
+    """
+    spare = placer.registers.spare
     reads = {at: at - 1 for at in range(1, len(op.args))}
-    return {0: placer.registers.spare, **reads}, range(CALL_RESULTS), placer.registers.extra
+    return {0: spare, **reads}, range(CALL_RESULTS), placer.registers.extra | 1 << spare
 
 
 def _packet(placer: _Placer, op: Op) -> Fixed:

@@ -178,6 +178,21 @@ def test_a_function_by_address_reads_all_registers() -> None:
     agrees(code, "audit")
 
 
+@pytest.mark.parametrize("registers", [VALUES, AUDITED_VALUES], ids=["all", "audited"])
+def test_the_address_of_a_call_does_not_stay_where_no_values_are(registers: Registers) -> None:
+    """It is read again, from a register that the call writes."""
+    text = "entry 0: b0 (r1)\nentry 4: b1 (r1)\nb0 pc 0 (v0):\n  v1 = *(u64 *)(v0 + 0)\n"
+    names = ", ".join(["v0", "v0", "v1", *["v0"] * 7])
+    text += f"  v2, v3, v4, v5, v6, v7 = callx 0(v1, {names}) else leave 2 (r1 = v0) ; 2\n"
+    code = code_of(
+        text + sum_of([2, 3, 4, 1], 10) + "\nb1 pc 4 (v80):\n  exit v80, v80, v80, v80, v80, v80",
+        "r0 = f ll\ncallx r0\nexit\nf: exit",
+    )
+    (call,) = with_kind(steps_of(placed_of(code, registers), 0), Kind.CALL_REGISTER)
+    assert len(call.kept) == 1
+    assert VALUES.spare not in call.kept
+
+
 ATOMICS = ("atomic_fetch_add", "atomic_fetch_or", "atomic_fetch_and", "atomic_fetch_xor", "xchg")
 
 
