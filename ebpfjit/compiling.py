@@ -46,6 +46,7 @@ from ebpfjit.runtime.shared import SharedRegions
 if TYPE_CHECKING:
     from ebpfjit.jit.gate import Lane
     from ebpfjit.jit.tails import Tails
+    from ebpfjit.verifier.verdict import Verdict
 
 
 def _nothing() -> None:
@@ -239,6 +240,7 @@ def compile(
     release_gil: bool = False,
     optimize: bool | None = None,
     audit: bool = False,
+    verdict: Verdict | None = None,
 ) -> JitFunction:
     """Verify a program and compile it: what `Program.compile` does, which says all."""
     check_limit(limit)
@@ -249,6 +251,8 @@ def compile(
         raise no_context(program)
     if environment is not None:
         program = replace(program, environment=environment)
+    if verdict is not None and not checked:
+        raise ValueError("verdict= is about checks that fall: with checked=False there are none")
     load_package("ebpfjit.jit")
     options = Options(checked, harden, release_gil, optimize, audit)
     if cache is not None:
@@ -257,7 +261,7 @@ def compile(
 
         options = replace(options, cache=Folder(cache))
     given = numbered(helpers), checked_kfuncs(kfuncs)
-    return compiled_as(program, options, *given, limit, context, repeat)
+    return compiled_as(program, options, *given, limit, context, repeat, verdict)
 
 
 def with_reasons(
@@ -303,6 +307,16 @@ def _stock_of(program: Program) -> dict[int, HelperFunction]:
     return {number: native_helper(number, environment, lasting=lasting) for number in numbers}
 
 
+def _relying(program: Program, start: Ready, verdict: Verdict) -> Ready:
+    """Return what is compiled where machine code relies on a verdict. Raises as `relied.relied_on`."""
+    import_alone("ebpfjit.relied")
+    from ebpfjit.relied import relied_on
+
+    relied = relied_on(program, start, verdict, environment_of(program))
+    options = replace(start.options, why_unproven=relied.why)
+    return replace(start, proven=relied.pcs, options=options, compiled={}, variants={})
+
+
 def compiled_as(
     program: Program | Verified,
     options: Options,
@@ -311,6 +325,7 @@ def compiled_as(
     limit: int | None,
     context: Mapping[str, Any] | None = None,
     repeat: int = 1,
+    verdict: Verdict | None = None,
 ) -> JitFunction:
     """Compile a program; one that is verified comes from a file, and was when it was saved."""
     verified = program if isinstance(program, Verified) else None
@@ -339,7 +354,15 @@ def compiled_as(
         )
         start.refuse_missing()
         start.check_license(environment_of(program))
+        if verdict is not None:
+            start = _relying(program, start, verdict)
         return _typed_function(start, limit, helpers, kfuncs, context, repeat)
+    if verdict is not None:
+        import_alone("ebpfjit.relied")
+        from ebpfjit.relied import WITHOUT_TYPE, proven_by
+
+        proven_by(verdict, program)
+        options = replace(options, why_unproven=WITHOUT_TYPE)
     called = {**functions_of(program), **given_functions(program, kfuncs)}
     program.refuse_unmet(called)
     promises = Promises(

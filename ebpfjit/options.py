@@ -57,6 +57,7 @@ class Options:
     result (`ebpfjit/analysis/reasons.py`). `cache` is where the image is
     looked for first, and kept; with `keeps_text` the text that it is made of stays beside it, whatever its
     size. Optimised code is made by these `passes` of the optimizer, None for all, of which "slots" are one.
+    `why_unproven` says why nothing is relied on of a verdict that was given, "" where there was none.
 
     Raises ValueError for an audit of checks that are not there.
     """
@@ -79,6 +80,7 @@ class Options:
     passes: frozenset[str] | None = None
     cache: Cache | None = None
     keeps_text: bool = False
+    why_unproven: str = ""
 
     def __post_init__(self) -> None:
         if self.audit and not self.checked:

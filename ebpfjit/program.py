@@ -585,6 +585,7 @@ class Program:
         harden: bool = False,
         cache: str | os.PathLike[str] | None = None,
         release_gil: bool = False,
+        verdict: Verdict | None = None,
     ) -> JitFunction:
         """Compile the program into a function of one buffer.
 
@@ -610,6 +611,12 @@ class Program:
         machine code looks again at what analysis found, and ends with an AuditFailure where that does not
         hold.
 
+        `verdict` is what `verify` returned of this very program: what it proved is not checked again at run
+        time, in baseline code neither. It has to be an acceptance; helpers that take the place of Linux's, or
+        read-only variables set since then, are a ValueError. Programs that nothing is relied on for, such as
+        those without a type, keep their checks: `fn.explain()` says why. SECURITY.md says what stands upon
+        what then.
+
         Raises VerifierError, JitUnavailable where there is no machine code here, InputError for fields of a
         context that the program does not get, LoadError for a cache folder that others may write to;
         ValueError and TypeError for arguments that are none.
@@ -633,6 +640,7 @@ class Program:
             harden=harden,
             cache=cache,
             release_gil=release_gil,
+            verdict=verdict,
         )
 
     def disassemble(self, dialect: str = "rbpf") -> str:

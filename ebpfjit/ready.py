@@ -90,7 +90,8 @@ class Ready:
     `warned` once its license was complained of. `variants` are the same program's, by options that it
     inherits (`like`). `lasting` is true where machine code is made once for an environment that somebody else
     has, and may move on. `map_structs`
-    are what a program sees of its maps that reads struct bpf_map.
+    are what a program sees of its maps that reads struct bpf_map. `proven` are the slots of accesses that
+    need no check, as a verdict says (`ebpfjit.relied`).
     """
 
     program: Program
@@ -106,6 +107,7 @@ class Ready:
     warned: bool = False
     lasting: bool = False
     map_structs: MapStructs | None = None
+    proven: frozenset[int] = frozenset()
 
     def like(self, options: Options) -> Ready:
         """Return what runs of the program share that go on from one compiled with these options."""
@@ -114,7 +116,7 @@ class Ready:
             return self
         if inherited not in self.variants:
             options = Options(harden=options.harden, audit=options.audit)
-            made = replace(self, options=options, compiled={}, variants={})
+            made = replace(self, options=options, compiled={}, variants={}, proven=frozenset())
             self.variants.setdefault(inherited, made)
         return self.variants[inherited]
 
@@ -522,6 +524,7 @@ def promises_of(start: Ready, native: Iterable[int] = ()) -> Promises:
             number for number, function in in_python.items() if _may_end_rights(number, function)
         ),
         calling=frozenset(number for number, function in in_python.items() if _may_call(number, function)),
+        proven=start.proven,
     )
 
 

@@ -64,7 +64,8 @@ class Promises:
     helpers that return the address of a value of the map whose address is in r1, or zero. `calling` are
     helpers that may call functions of the program (None: all; a kfunc always may). Where it `meets_rights`,
     other memory may be structs with rights as well. All maps of the program are there, and their values may
-    be touched.
+    be touched. The accesses at the slots `proven` lie in memory that may be touched so, as a verdict has
+    proven of this program on contexts that the runtime makes.
     """
 
     argument_size: int = 0
@@ -75,3 +76,4 @@ class Promises:
     calling: frozenset[int] | None = None
     argument_rights: Rights | None = None
     meets_rights: bool = False
+    proven: frozenset[int] = frozenset()

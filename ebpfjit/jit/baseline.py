@@ -29,6 +29,7 @@ from ebpfjit.translators.labels import leave_label, pc_label
 from ebpfjit.translators.plan import ArenaPlan, Check, Plan, Settings
 
 LOOP_ALIGNMENT = 32
+RELIED = "no check: relied on the verdict"
 REGIONS = {Origin.STACK: "stack", Origin.ARGUMENT: "argument", Origin.PACKET: "packet"}
 RAW_REGIONS = {**REGIONS, Origin.PACKET: "argument"}
 """Where the argument is the packet: it is measured."""
@@ -146,9 +147,11 @@ def plan_of(recipe: Recipe, accesses: Accesses, *, runs: bool = True) -> Plan:
         for pc, access in (accesses.by_pc.items() if options.checked else ())
         if not access.proof and pc not in elsewhere
     }
+    looks = runs and bool(checks)  # what a verdict has proven as well: frames are zeroed as without it
+    checks = {pc: check for pc, check in checks.items() if pc not in options.promises.proven}
     return Plan(
         checks,
-        _zeroed(recipe, accesses, looks=runs and bool(checks)),
+        _zeroed(recipe, accesses, looks=looks),
         map_calls=map_calls(verified, likely_maps(verified.program), {}, options, sure=False),
         is_called_back=recipe.entries.is_called_back,
         segments=verified.segments.starts if options.counted else frozenset(),
@@ -203,6 +206,9 @@ def notes_of(recipe: Recipe, accesses: Accesses) -> dict[int, str]:
     """Return what the listing says of accesses: how each is checked."""
     verified, checked = recipe.verified, recipe.options.checked
     notes = {pc: access.reason if checked else "not checked" for pc, access in accesses.by_pc.items()}
+    if checked:
+        proven = recipe.options.promises.proven
+        notes |= {pc: RELIED for pc, access in accesses.by_pc.items() if pc in proven and not access.proof}
     notes |= dict.fromkeys(verified.kernel_loads, "the kernel's memory, or zero")
     if verified.arena is not None:
         notes |= dict.fromkeys(verified.arena.accesses, "the arena, or nothing")

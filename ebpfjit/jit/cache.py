@@ -172,6 +172,7 @@ APART: Mapping[str, str] = {
     "Options.trace": "such images are not kept: `why_not`",
     "Options.reasons": "such images are not kept: `why_not`",
     "Options.audit": "such images are not kept: `why_not`",
+    "Options.why_unproven": "for who asks why: the code relies on nothing",
     "Verified.kernel_loads": "such images are not kept: `why_not`",
     "Verified.arena": "such images are not kept: `why_not`",
     "Program.references": "such images are not kept: `why_not`",
@@ -245,6 +246,8 @@ def why_not(recipe: Recipe) -> str | None:
         return "the code is traced: it writes to an address of this process"
     if options.reasons:
         return "the code remembers reasons, which is for looking at a capture"
+    if options.promises.proven:
+        return "the code relies on a verdict, which is about maps and helpers of this process"
     if options.audit:
         return "the code is an audit build, which is for finding bugs"
     if recipe.verified.program.kfuncs:

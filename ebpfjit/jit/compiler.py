@@ -14,7 +14,7 @@ from ebpfjit.analysis.verified import Verified
 from ebpfjit.errors import OptimizationError
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.jit.audit import MEMORY
-from ebpfjit.jit.baseline import baseline_listing, emit_baseline, notes_of, plan_of
+from ebpfjit.jit.baseline import RELIED, baseline_listing, emit_baseline, notes_of, plan_of
 from ebpfjit.jit.cpu import machine
 from ebpfjit.jit.lower import lower, written_registers
 from ebpfjit.jit.map_calls import in_frame, known_maps, map_calls
@@ -233,5 +233,6 @@ RULES = {
     "loop": "no check: made before the loop at pc {by}",
     "covered": "no check: one at pc {by} covers it",
     "writable": "checked: may it be written",
+    "verdict": RELIED,
 }
 """What a listing says of rules that proofs are by, where that is not the rule's name."""

@@ -96,7 +96,7 @@ class Run:
 
         Raises ExecutionError where the code was promised more than the run has.
         """
-        check(compiled.recipe, Given.of(execution))
+        check(compiled.recipe, Given.of(execution, looks=bool(compiled.recipe.options.promises.proven)))
         block = bytearray(block_size(len(compiled.image.limits)))
         run = cls(compiled, execution, memoryview(block).cast("Q"), address_of(block))
         run._fill()

@@ -603,7 +603,7 @@ def _given(shape: str, lane: Lane | None, mbuff: Mbuff | None, rights: Rights | 
     """Return what every run through a gate of such a shape has behind r1: buffers are of any size."""
     if SHAPES[shape].argument == "context":
         size = lane.context.argument.size if lane is not None else 0
-        return Given(size, writable=False, measured=False, rights=rights)
+        return Given(size, writable=False, measured=False, rights=rights, told=lane is not None)
     return Given(0 if mbuff is None else mbuff.size, writable=mbuff is not None, measured=True)
 
 

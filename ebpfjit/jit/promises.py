@@ -12,31 +12,45 @@ from ebpfjit.errors import ExecutionError
 from ebpfjit.jit.recipe import Recipe
 from ebpfjit.record import record
 from ebpfjit.runtime.execution import Execution
-from ebpfjit.runtime.rights import Rights
+from ebpfjit.runtime.rights import PACKET_POINTERS, Rights
 
 
 @record
 class Given:
     """At least `size` bytes at r1, and `writable` or not; `measured` where r2 is how many there are.
 
-    `rights` are those of the struct that is there.
+    `rights` are those of the struct that is there. `told` is true where what it says of a packet is so.
     """
 
     size: int
     writable: bool
     measured: bool
     rights: Rights | None = None
+    told: bool = False
 
     @classmethod
-    def of(cls, execution: Execution) -> Given:
-        """Return what a run that is about to start has."""
+    def of(cls, execution: Execution, *, looks: bool = False) -> Given:
+        """Return what a run that is about to start has; what it tells of its packet where one `looks`."""
         region, (address, length) = execution.argument, execution.arguments
         if region is None:
             return cls(0, writable=False, measured=length == 0)
         is_there = address == region.start
         size = region.size if is_there else 0
         measured = length == region.size and (is_there or not region.size)
-        return cls(size, region.writable, measured, region.rights)
+        return cls(size, region.writable, measured, region.rights, looks and _tells_its_packet(execution))
+
+
+def _tells_its_packet(execution: Execution) -> bool:
+    """True where the struct at r1 says where a packet is that the run has: all of it, and nothing else."""
+    struct, packet = execution.argument, execution.packet
+    if struct is None or packet is None or struct.rights is None or packet not in execution.regions:
+        return False
+    places = {name: (start, stop) for name, start, stop in struct.rights.fields if name in PACKET_POINTERS}
+    said = {name: int.from_bytes(struct.view[start:stop], "little") for name, (start, stop) in places.items()}
+    if not said:
+        return True  # its programs see no packet
+    low, high = said.get("data_meta", said["data"]), said["data_end"]
+    return packet.start <= low <= said["data"] <= high <= packet.stop
 
 
 def check(recipe: Recipe, given: Given) -> None:
@@ -49,6 +63,8 @@ def check(recipe: Recipe, given: Given) -> None:
         reason = f"{size} bytes at r1 that it may write, and here they are read-only"
     elif size and promises.argument_rights is not given.rights:
         reason = "other rights to the struct at r1 than there are here"
+    elif promises.proven and not given.told:
+        reason = "a context that says where its packet is, and here it does not"
     elif promises.argument_is_measured and not given.measured:
         reason = "r2 being the length of the memory at r1, and here it is not"
     else:

@@ -9,6 +9,7 @@ from ebpfjit.analysis.likely_maps import likely_maps
 from ebpfjit.collector import collector_paused
 from ebpfjit.isa.spec import Kind
 from ebpfjit.jit import legend
+from ebpfjit.jit.baseline import RELIED
 from ebpfjit.jit.cpu import machine
 from ebpfjit.jit.entry import Compiled
 from ebpfjit.jit.image import Image
@@ -90,6 +91,11 @@ def explained(compiled: Compiled, latest: Compiled | None = None, why_prepared: 
         lines = [f"baseline code: {recipe.why_baseline or 'it was not asked to be optimised'}"]
     if why_prepared:
         lines.append(f"each call is prepared in Python: {why_prepared}")
+    if recipe.options.why_unproven:
+        lines.append(f"nothing is relied on of the verdict: {recipe.options.why_unproven}")
+    relied = sum(note == RELIED for note in compiled.listing.notes.values())
+    if relied:
+        lines.append(f"{relied} accesses are not checked: the verdict is relied on")
     lines += _calls_out(compiled, latest)
     return "\n".join([*lines, *to_lines(_remarks(compiled))]) + "\n"
 

@@ -38,7 +38,8 @@ def looked_at(code: Code, facts: Facts, *, checked: bool) -> frozenset[int]:
         return everybody
     if checked:
         is_asked = any(op.row is BOUND and (op.args or op.imm) for block in code.blocks for op in block.ops)
-        if is_asked or not OUTWARD_CALLS.isdisjoint(program.operations):
+        is_relied = any(proof.rule == "verdict" for proofs in code.proofs.values() for proof in proofs)
+        if is_asked or is_relied or not OUTWARD_CALLS.isdisjoint(program.operations):
             return everybody
     found = _Looking(code, facts).found()
     return everybody if found is None else found

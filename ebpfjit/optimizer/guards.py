@@ -16,6 +16,7 @@ A check is gone where one of these holds for all that its bytes may be:
     writable     the same, where a check before asked whether the argument may be stored to
     map value    they lie in a map's values: at an address that is known, or behind what a lookup gave and is
                  not zero
+    verdict      the verifier has proven so of all runs, at this slot (`Promises.proven`)
     aligned      the address is such a multiple
     covered      a check of the same block, or of one that dominates it, stands for them, or where ways meet
                  one on each of these, and nothing between takes memory away
@@ -391,7 +392,7 @@ class _Guards:
             for each in self.values:
                 if each.start <= low and high <= each.stop and (each.writable or not op.stores):
                     return _proof_of("map value", op, low - each.start, high - each.start)
-        return None
+        return _proof_of("verdict", op, 0, op.imm) if op.pc in self.promises.proven else None
 
     def _is_promised(self, low: int, high: int, op: Op) -> bool:
         promises = self.promises

@@ -50,7 +50,7 @@ from ebpfjit.optimizer.facts import (
 from ebpfjit.optimizer.induction import Induction
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED, Interval, compared, low_zeros, zeros_of
 from ebpfjit.optimizer.scaled import SCALING, Scaled
-from ebpfjit.runtime.rights import Rights
+from ebpfjit.runtime.rights import PACKET_POINTERS, Rights
 
 Trail = list[tuple[Any, int, Any]]
 """What was changed for a part of the walk: list or dictionary, index, what was there."""
@@ -85,9 +85,6 @@ class _Nobody:
     def end(self, trail: Trail) -> None:
         """See nothing."""
 
-
-PACKET_POINTERS = ("data", "data_end", "data_meta")
-"""The fields of contexts that point into the packet."""
 
 MAKES_ZEROS = frozenset({"AND", "MUL", "LSH"})
 """What makes multiples of numbers that are none."""

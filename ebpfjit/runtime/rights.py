@@ -17,6 +17,8 @@ from ebpfjit.record import dataclass, field
 
 SIZES = (1, 2, 4, 8)
 STORES_SHIFT = 4
+PACKET_POINTERS = ("data", "data_end", "data_meta")
+"""The fields of contexts that point into the packet."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ from ebpfjit.errors import LoadError, VerifierError
 from ebpfjit.failures import are_raised
 from ebpfjit.isa.spec import FRAME_POINTER, Kind
 from ebpfjit.program import Instruction, Program, SourceLine
-from ebpfjit.record import dataclass
+from ebpfjit.record import dataclass, field
 from ebpfjit.runtime.attach import SLEEPABLE, attachment
 from ebpfjit.runtime.contexts.types import program_type
 from ebpfjit.runtime.helpers.licenses import is_compatible
@@ -21,6 +21,7 @@ from ebpfjit.verifier import unprivileged as shape
 from ebpfjit.verifier.kernel_types import KernelTypes
 from ebpfjit.verifier.memory import Setting
 from ebpfjit.verifier.objects import Objects
+from ebpfjit.verifier.proven import Proven, constants_of
 from ebpfjit.verifier.refusals import Decision
 from ebpfjit.verifier.state import State
 from ebpfjit.verifier.values import Pointer, Value, known, unknown
@@ -66,7 +67,7 @@ class Verdict:
     `reason` says why it is not decided. `visited` counts instructions that were walked, `states` those that
     were kept; `stack` are the most bytes of stack that a chain of calls takes. `claims` has for each slot
     what was known each time the walk came there, where that was asked for: all that any run has there lies in
-    one of them.
+    one of them. `proven` is what machine code may rely on, None of what is not accepted.
     """
 
     status: Status
@@ -77,6 +78,7 @@ class Verdict:
     stack: int = 0
     name: str = ""
     claims: Mapping[int, list[State]] | None = None
+    proven: Proven | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_accepted(self) -> bool:
@@ -165,6 +167,7 @@ def verify(
     """
     program = program.own()
     name = program.name or ""
+    constants = constants_of(program)
     try:
         check(program)
     except VerifierError as error:
@@ -212,9 +215,9 @@ def verify(
     if not reason:
         reason = _unresolved(program)
     status: Status = "refused" if errors else "undecided" if reason else "accepted"
-    return Verdict(
-        status, tuple(errors), reason, walk.visited, walk.kept, stack, name, walk.claims if claims else None
-    )
+    known = walk.claims if claims else None
+    proven = Proven(program, walk.reaches.by_pc, constants, context_size) if status == "accepted" else None
+    return Verdict(status, tuple(errors), reason, walk.visited, walk.kept, stack, name, known, proven)
 
 
 def _undefined(program: Program) -> Refusal | None:
@@ -258,7 +261,8 @@ def lacking(found: Verdict, needs: Iterable[Any]) -> Verdict:
     )
     both = tuple(sorted((*found.errors, *errors), key=lambda error: error.pc))
     status: Status = "refused" if both else "undecided" if reason else found.status
-    return replace(found, status=status, errors=both, reason=reason)
+    proven = found.proven if status == "accepted" else None
+    return replace(found, status=status, errors=both, reason=reason, proven=proven)
 
 
 def _setting(program: Program, *, privileged: bool, context_size: int | None) -> Setting:

@@ -37,6 +37,7 @@ from ebpfjit.verifier.arguments import Dynptr, Given
 from ebpfjit.verifier.kfunc_effects import buffer_of, is_over
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.objects import Objects
+from ebpfjit.verifier.proven import Reaches
 from ebpfjit.verifier.refusals import Refused, Undecided
 from ebpfjit.verifier.state import MOST_FRAMES, Callback, Frame, Point, State, Step, keep
 from ebpfjit.verifier.values import (
@@ -135,6 +136,7 @@ class Walk:
         self._kept_at = 0
         self.visits: dict[int, int] = {}
         self.depths: dict[int, int] = {}
+        self.reaches = Reaches()
         self.functions = functions.Functions(program)
         self.objects = setting.objects or Objects(program)
         self.called: set[int] = set()
@@ -598,6 +600,7 @@ def _load(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
         _ordered(insn.src_reg, base, insn.offset, row)
     walk.same_kind(insn.pc, base)
     value = memory.load(walk.setting, state, insn.src_reg, base, insn.offset, row.size)
+    walk.reaches.see(insn.pc, base, insn.offset, row.size, stores=False)
     walk.deepened(state, base, insn.offset)
     is_in_value = isinstance(base, Pointer) and base.kind == "map_value"
     if row.is_ordered and is_in_value and isinstance(value, Pointer):
@@ -625,6 +628,7 @@ def _store(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
         raise Refused("type", "cannot spill pointers to stack into stack frame of the caller")
     walk.same_kind(insn.pc, base)
     memory.store(walk.setting, state, insn.dst_reg, base, insn.offset, row.size, value)
+    walk.reaches.see(insn.pc, base, insn.offset, row.size, stores=True)
     walk.deepened(state, base, insn.offset)
 
 
@@ -661,6 +665,7 @@ def _atomic(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
     if isinstance(loaded, Pointer) and not walk.setting.privileged:
         raise Refused("leak", f"R{insn.dst_reg} leaks addr into mem")
     memory.store(walk.setting, state, insn.dst_reg, base, insn.offset, row.size, unknown())
+    walk.reaches.see(insn.pc, base, insn.offset, row.size, stores=True)
     walk.deepened(state, base, insn.offset)
     if row.fetch:
         fetched = 0 if row.meaning == "CMPXCHG" else insn.src_reg

@@ -38,7 +38,8 @@ class Map(ABC):
     program may touch. `regions` is the memory of its values, where programs may follow the pointers
     that lookups give. `value_is_stable` is true where such a pointer stays good for the rest of a
     run, whatever the program does. `is_frozen` is true from when a program that refers to the map
-    was prepared: it may rely on read-only values, which Python must not change any more. `refused` is what an
+    was prepared: it may rely on read-only values, which Python must not change any more; where it
+    `is_relied_on` machine code does, and Python cannot. `refused` is what an
     object's definition of it lacks, None where it lacks nothing: no program that refers to the map is run.
     `timers` are those in its values, `holder` has the objects that hang in them: None where there never were
     any. `structs` are what programs see of it as struct bpf_map, and `id` its number, both made where one
@@ -54,6 +55,7 @@ class Map(ABC):
     regions: tuple[Region, ...]
     value_is_stable: bool
     is_frozen: bool = False
+    is_relied_on: bool = False
     timers: Timers | None = None
     holder: Holder | None = None
     refused: EbpfError | None = None
@@ -63,7 +65,8 @@ class Map(ABC):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set what may change; what machine code was made with, or points to, may not."""
-        if (name in FIXED and hasattr(self, name)) or (name == "is_frozen" and self.is_frozen and not value):
+        is_lasting = name in ("is_frozen", "is_relied_on") and getattr(self, name) and not value
+        if (name in FIXED and hasattr(self, name)) or is_lasting:
             raise AttributeError(f"{name} of map {self.name!r} cannot be changed")
         object.__setattr__(self, name, value)
 

@@ -293,6 +293,7 @@ class ArrayMap(FlatMap):
         errno.E2BIG: "the index is outside of an array of {entries} entries",
         errno.EEXIST: "every index of an array is there already, so BPF_NOEXIST never holds",
         errno.EINVAL: "an array's entries cannot be deleted; flags are BPF_ANY or BPF_EXIST",
+        errno.EPERM: "machine code relies on these values, which programs only read",
     }
 
     def find(self, key: bytes) -> int:
@@ -306,6 +307,8 @@ class ArrayMap(FlatMap):
 
     def claim(self, key: bytes, flags: int) -> int:
         """Return the index that `key` is, or -errno."""
+        if self.is_relied_on:
+            return -errno.EPERM
         if flags > BPF_EXIST:
             return -errno.EINVAL
         index = self.find(key)
@@ -329,6 +332,8 @@ class ArrayMap(FlatMap):
 
     def clear(self) -> None:
         """Make every value zero."""
+        if self.is_relied_on:
+            self.refuse(-errno.EPERM, "clearing")
         for index in range(self.definition.max_entries):
             for cpu in range(self.cpus):
                 self.free_fields(self.offset_of(index, cpu))
