@@ -62,6 +62,7 @@ def _optimised(recipe: Recipe) -> Listing:
         found = _placed(recipe, registers, resumes, chosen - {SLOTS})
         found.parts[0].code.leave_alone(SLOTS, None, str(error))
     remarks = found.parts[0].code.remarks
+    resumes &= {pc for part in found.parts for pc in part.code.entries}  # to others no run ever comes
     below, accesses = recipe.baseline(""), baseline(verified)
     plan = plan_of(below, accesses, runs=any(map(_leaves, found.parts)))
     if found.writes_frame_pointer:

@@ -26,9 +26,11 @@ from ebpfjit import (
     address_of,
     load,
 )
+from ebpfjit.analysis.verified import prepare
 from ebpfjit.assembler import assemble
 from ebpfjit.bench.inputs import KERNELS, SOURCES
 from ebpfjit.jit import gate, tiers
+from ebpfjit.jit.entry import compile_program
 from ebpfjit.options import Options
 from ebpfjit.runtime.execution import SLICE
 from ebpfjit.sealed import inside
@@ -454,3 +456,11 @@ def test_a_machine_calls_the_helpers_that_it_was_compiled_with() -> None:
     vm.register_helper(1, lambda *_: 2)
     assert [before(), before(), before()] == [1, 1, 1]
     assert vm.execute_program_jit() == 2
+
+
+def test_to_a_block_that_nothing_leads_to_no_run_comes() -> None:
+    """So optimised code has no way in there, and says so: runs stay where they are."""
+    verified = prepare(Program(assemble("mov r0, 0\nexit\nloop: add r0, 1\njne r0, 9, loop\nexit")))
+    assert 2 in verified.tested
+    image = compile_program(verified, Options(resumes=frozenset({0, 2}))).image
+    assert set(image.resumes) == {0}
