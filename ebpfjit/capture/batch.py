@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import field, replace
+from itertools import accumulate
 
 from ebpfjit.capture.links import ETHERNET, check_link, link_name
 from ebpfjit.record import dataclass
+
+WIRE_LENGTH_SIZE = 8
+"""Bytes in front of a packet that say how long it was on the wire."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,6 +66,18 @@ class Batch:
         there = range(len(self))[start:stop]
         some = self.with_columns([each[start:stop] for each in self.columns])
         return replace(some, first=self.first + there.start)
+
+    def with_wire_lengths(self) -> Batch:
+        """Return a copy whose packets each follow 8 bytes: their length on the wire (u64, little-endian).
+
+        That is what filters take which were compiled with `lengths="wire"`. `lengths` are of both together.
+        """
+        heads = (wire.to_bytes(WIRE_LENGTH_SIZE, "little") for wire in self.wire_lengths)
+        buffer = b"".join(part for both in zip(heads, self, strict=True) for part in both)
+        lengths = array("Q", [length + WIRE_LENGTH_SIZE for length in self.lengths])
+        offsets = array("Q", accumulate(lengths, initial=0))[:-1]
+        columns = memoryview(offsets), memoryview(lengths), self.timestamps, self.wire_lengths
+        return replace(self.with_columns(columns), buffer=memoryview(buffer))
 
     def frames(self) -> Batch:
         """Return the packets as Ethernet frames: itself, or a copy where they begin with something else.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable, Mapping
+from operator import index
 from typing import Any
 
 from ebpfjit.classic.check import check, check_given
@@ -36,13 +37,14 @@ MOST_ROUNDS = 1_000_000
 @record
 class Packet:
     """What a program runs on: bytes, what ancillary loads give by name, where the network header is; whose
-    machine runs it.
+    machine runs it; how long the packet was before a capture cut it off.
     """
 
     data: bytes
     about: Mapping[str, int]
     network: int
     machine: Machine = "linux"
+    wire_length: int = 0
 
 
 class _Ends(Exception):  # noqa: N818 - it ends a run, and is no error
@@ -80,6 +82,7 @@ def run(
     network: int = ETHERNET_HEADER,
     loops: bool = False,
     machine: Machine = "linux",
+    wire_length: int | None = None,
 ) -> int:
     """Run the program in `code` on a packet (bytes from its link header on); return what it returns, a u32.
 
@@ -88,13 +91,18 @@ def run(
     "type" by its receiver, "hatype" and "ifidx" 1, "poff" where its payload begins, "rand" a random number,
     the others 0. `network` is where the network header is. `machine` is whose meaning the program has:
     "linux", or "libpcap", where a shift by 32 or more gives 0, and no load counts from a header.
+    `wire_length` (u32) is what `ld len` gives: of a packet that a capture cut off how many bytes it had, by
+    default how many there are. Loads end where `packet` does.
 
     Raises VerifierError as `check` (`loops` is for that), DecodeError, BudgetExhausted where loops go round a
     million times, and ValueError for names that are none of those.
     """
     check(code, loops=loops, machine=machine)
     data = flat_view(packet).tobytes()
-    return interpret(decode(code), Packet(data, check_given(ancillaries), network, machine))
+    wire = len(data) if wire_length is None else index(wire_length)
+    if not 0 <= wire <= MASK:
+        raise ValueError(f"a packet's length on the wire is a number of 32 bits, not {wire}")
+    return interpret(decode(code), Packet(data, check_given(ancillaries), network, machine, wire))
 
 
 def interpret(instructions: tuple[Instruction, ...], packet: Packet) -> int:
@@ -148,7 +156,7 @@ def _loaded(packet: Packet, form: Form, size: int, k: int, x: int, cells: list[i
     if form is Form.CELL:
         return cells[k]
     if form is Form.LENGTH:
-        return len(packet.data) & MASK
+        return packet.wire_length & MASK
     return _bytes(packet, k + x if form is Form.INDIRECT else k, size)
 
 

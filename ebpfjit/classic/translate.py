@@ -3,7 +3,8 @@
 classic        A     X     M[k]            packet
 socket_filter  r0    r7    [r10-4*(16-k)]  r6: struct __sk_buff, and eBPF's own packet loads
 xdp            r0    r7    the same        r6: where it starts, r9: where it ends, compared as Linux wants it
-plain memory   r0    r7    the same        r6: where it starts, r9: its length
+plain memory   r0    r7    the same        r6: where it starts, r9: its length; in front of it, where that is
+                                           asked for, 8 bytes: its length on the wire
 
 Without packet loads of eBPF's own a constant place is compared with the end once, where all ways lead past a
 comparison of a larger one. A load at X looks for no header where X is known to be small, as header lengths
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from ebpfjit.assembler import assemble
+from ebpfjit.capture.batch import WIRE_LENGTH_SIZE
 from ebpfjit.classic import routines
 from ebpfjit.classic.check import check, check_given
 from ebpfjit.classic.code import Instruction, decode
@@ -55,6 +57,7 @@ NEAR = (1 << 15) - 2
 """Slots that a jump of 16 bits surely reaches over; no line here is of more than one."""
 MASK = 0xFFFFFFFF
 _LETTERS = {4: "w", 2: "h", 1: "b"}
+Lengths = Literal["captured", "wire"]
 
 
 def to_ebpf(
@@ -66,6 +69,7 @@ def to_ebpf(
     ancillaries: Mapping[str, int] | None = None,
     loops: bool = False,
     machine: Machine = "linux",
+    lengths: Lengths = "captured",
 ) -> Program:
     """Return a program of classic BPF (`code`: its bytes) as an eBPF program of the same behaviour.
 
@@ -76,17 +80,26 @@ def to_ebpf(
     from that. `ancillaries` are what ancillary loads give, as for `run`, whatever the context has; `loops` is
     as for `check`, `machine` as for `run`: whose meaning the program has.
 
-    Raises VerifierError as `check`, DecodeError, ValueError for another type or start, and TranslationError
-    for ancillary loads that nothing gives (without a context "mark" and others that are not of the packet).
+    `lengths` says what `ld len` gives: "captured", how many bytes there are; or "wire", with the type None,
+    how many the packet had before a capture cut it off. Then the memory begins with 8 bytes, that length
+    (u64, little-endian), and the packet follows: `capture.Batch.with_wire_lengths()` gives such.
+
+    Raises VerifierError as `check`, DecodeError, ValueError for another type, start or lengths, and
+    TranslationError for ancillary loads that nothing gives (without a context "mark" and others that are not
+    of the packet).
     """
     made: Translation
     if starts not in ("link", "network"):
         raise ValueError(f'starts is "link" or "network", not {starts!r}')
+    if lengths not in ("captured", "wire"):
+        raise ValueError(f'lengths is "captured" or "wire", not {lengths!r}')
+    if lengths == "wire" and type is not None:
+        raise ValueError("a socket filter has the lengths of its packets: lengths='wire' takes type=None")
     check_machine(machine)
     if type == "socket_filter":
         made = OnSocketBuffer(machine, is_link=starts == "link")
     elif type is None:
-        made = OnMemory(machine)
+        made = OnMemory(machine) if lengths == "captured" else OnCaptured(machine)
     else:
         raise ValueError(f"a filter becomes a program of type 'socket_filter', or None, not {type!r}")
     made.given = check_given(ancillaries)
@@ -97,6 +110,7 @@ class Translation(ABC):
     """The text of one program; what packets are to it is for subclasses to say."""
 
     what = ""
+    takes_ancillaries = True  # callers can say what they give
 
     def __init__(self, machine: Machine = "linux") -> None:
         self.machine: Machine = machine
@@ -135,7 +149,11 @@ class Translation(ABC):
 
     @abstractmethod
     def length(self, register: str) -> list[str]:
-        """Return what puts the packet's length into a register."""
+        """Return what puts into a register how many bytes of the packet there are."""
+
+    def wire_length(self, register: str) -> list[str]:
+        """Return what puts the packet's length into a register, as programs ask for it."""
+        return self.length(register)
 
     @abstractmethod
     def load(self, size: int, place: int, register: str) -> None:
@@ -275,15 +293,16 @@ class Translation(ABC):
         if name:
             lines = self.ancillary(name)
             if lines is None:
-                what = f"{self.what} has nothing that gives {name!r}: say ancillaries={{{name!r}: ...}}"
-                raise TranslationError(f"instruction {this.pc}: {what}")
+                advice = f": say ancillaries={{{name!r}: ...}}" if self.takes_ancillaries else ""
+                what = f"instruction {this.pc}: {self.what} has nothing that gives {name!r}"
+                raise TranslationError(what + advice)
             self.emit(*lines)
         elif row.form is Form.NUMBER:
             self.emit(f"mov32 {register}, {signed(k)}")
         elif row.form is Form.CELL:
             self.emit(f"ldxw {register}, {_cell(k)}")
         elif row.form is Form.LENGTH:
-            self.emit(*self.length(register))
+            self.emit(*self.wire_length(register))
         elif row.form is Form.INDIRECT:
             self.load_at_x(row.size, k)
         else:
@@ -473,10 +492,24 @@ class OnMemory(Translation):
             self.emit(f"be{8 * size} {register}")
 
 
+class OnCaptured(OnMemory):
+    """On plain memory that begins with the packet's length on the wire (u64), before what was captured."""
+
+    def start(self) -> list[str]:
+        """Keep where the packet starts, and its length."""
+        size = WIRE_LENGTH_SIZE
+        return [f"jlt r2, {size}, short", *super().start(), f"add64 r6, {size}", f"sub64 r9, {size}"]
+
+    def wire_length(self, register: str) -> list[str]:
+        """Load the lower half of what is in front of the packet."""
+        return [f"ldxw {register}, [r6-{WIRE_LENGTH_SIZE}]"]
+
+
 class OnXdp(OnMemory):
     """On an XDP packet, with the comparisons that Linux's verifier wants; results are actions."""
 
     what = "an XDP program"
+    takes_ancillaries = False
     most = LARGEST_OFFSET
 
     def __init__(self, match: int, otherwise: int) -> None:

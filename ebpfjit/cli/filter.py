@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from ebpfjit.cli.options import Json
 from ebpfjit.cli.output import fail, print_json
 from ebpfjit.cli.parameters import Argument, Option, WrongUsage
+
+if TYPE_CHECKING:
+    from ebpfjit.classic.translate import Lengths
 
 
 def filter_(
@@ -25,13 +28,15 @@ def filter_(
     """Count the packets of a capture that an expression matches, or write them."""
     from contextlib import ExitStack
 
-    from ebpfjit import capture, filters
+    from ebpfjit import capture, classic, filters
+    from ebpfjit.classic.table import Form
     from ebpfjit.errors import CaptureError
     from ebpfjit.interpreted import for_batches
 
     if write is not None and os.path.exists(write) and os.path.exists(pcap) and os.path.samefile(write, pcap):
         raise WrongUsage("--write and --pcap name the same file")
-    filters.to_classic(expression)  # what is wrong with it is said whatever the capture is
+    code = filters.to_classic(expression)  # what is wrong with it is said whatever the capture is
+    asks_length = any(each.row is not None and each.row.form is Form.LENGTH for each in classic.decode(code))
     functions, packets, matched = {}, 0, 0
     error: CaptureError | None = None
     with ExitStack() as stack:
@@ -46,10 +51,13 @@ def filter_(
                 batch, error = None, damaged
             if batch is None:
                 break
-            link = batch.link_type
-            if link not in functions:  # each packet is filtered as one of its own link type
-                functions[link] = for_batches(filters.compile(expression, linktype=link, type=None))
-            found = functions[link].map(batch)
+            link, is_cut = batch.link_type, batch.wire_lengths.cast("B") != batch.lengths.cast("B")
+            lengths: Lengths = "wire" if asks_length and is_cut else "captured"
+            way = link, lengths
+            if way not in functions:  # each packet is filtered as one of its own link type
+                program = filters.compile(expression, linktype=link, type=None, lengths=lengths)
+                functions[way] = for_batches(program)
+            found = functions[way].map(batch.with_wire_lengths() if lengths == "wire" else batch)
             packets += len(batch)
             matching = len(batch) - found.count(0)
             matched += matching
@@ -57,7 +65,7 @@ def filter_(
                 writer = writer or stack.enter_context(capture.Writer(write, link_type=link))
                 writer.write(batch, found)
         if write is not None and writer is None:
-            stack.enter_context(capture.Writer(write, link_type=next(iter(functions), 1)))
+            stack.enter_context(capture.Writer(write, link_type=next((link for link, _ in functions), 1)))
     said = None if error is None else str(error).removeprefix(f"{pcap}: ")
     if as_json:
         print_json({"packets": packets, "matched": matched, "error": said})

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ebpfjit.classic.translate import OnXdp, to_ebpf
-from ebpfjit.errors import FilterError, VerifierError
+from ebpfjit.classic.code import decode
+from ebpfjit.classic.table import ancillary
+from ebpfjit.classic.translate import Lengths, OnXdp, to_ebpf
+from ebpfjit.errors import FilterError, TranslationError, VerifierError
 from ebpfjit.filters import pcap
 from ebpfjit.filters.elf import to_object
 from ebpfjit.filters.source import is_function_name, to_source
@@ -31,6 +33,7 @@ def compile(
     type: Literal["socket_filter"] | None = "socket_filter",
     optimize: bool = True,
     netmask: str | int | None = None,
+    lengths: Lengths = "captured",
 ) -> Program:
     """Return an expression of tcpdump's (man 7 pcap-filter) as a program, whose result is 0 or `snaplen`.
 
@@ -38,9 +41,12 @@ def compile(
     or a name or number of libpcap's. The program is a socket filter, which takes frames; with the type None
     it takes plain memory, from the link header on, which is faster, and the only way for link types that are
     neither Ethernet nor IP. `optimize` is that of libpcap's compiler, `netmask` ("255.255.255.0") that of the
-    network, which `ip broadcast` asks for.
+    network, which `ip broadcast` asks for. `lengths` says what `len`, `greater` and `less` are about, as for
+    `classic.to_ebpf`: with "wire" the program takes packets of a capture that cut them off, as
+    `batch.with_wire_lengths()` gives them, and means what `tcpdump -r` does.
 
-    Raises FilterError in libpcap's words, and where there is no libpcap.
+    Raises FilterError in libpcap's words, and where there is no libpcap; TranslationError with type=None for
+    expressions about more than the packet ("inbound").
 
         web = filters.compile("tcp port 80", type=None).compile()
         web(frame) != 0
@@ -50,7 +56,9 @@ def compile(
         raise FilterError(f"socket filters take Ethernet frames, not packets of {linktype!r}: say type=None")
     code = pcap.compile(expression, linktype, snaplen, optimize=optimize, netmask=netmask)
     starts: Literal["link", "network"] = "network" if number in NETWORK else "link"
-    return to_ebpf(code, type, name="filter", starts=starts, loops=True, machine="libpcap")
+    if type is None:
+        _check_alone(expression, code)
+    return to_ebpf(code, type, name="filter", starts=starts, loops=True, machine="libpcap", lengths=lengths)
 
 
 def to_classic(
@@ -104,6 +112,14 @@ def to_c(
         return to_source(code, expression, match, otherwise, name)
     except VerifierError as error:
         raise FilterError(f"filter {expression!r}: no XDP program has such a loop: {error}") from None
+
+
+def _check_alone(expression: str, code: bytes) -> None:
+    for each in decode(code):
+        name = ancillary(each.row, each.k) if each.row is not None else None
+        if name:
+            what = f"filter {expression!r}: plain memory (type=None) has nothing that gives {name!r}"
+            raise TranslationError(f"{what}; socket filters have, which come without type=None")
 
 
 def _check_actions(*actions: str) -> None:

@@ -9,6 +9,7 @@ import itertools
 import shutil
 import subprocess
 import sysconfig
+from array import array
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from ebpfjit import (
     FilterError,
     TranslationError,
     VerifierError,
+    capture,
     classic,
     filters,
     kernel,
@@ -191,6 +193,48 @@ def test_no_instruction_is_left_that_nothing_leads_to() -> None:
     for expression in ("", "len > 5", "ether[70000] = 1", "ip[0xffff] = 1", "ether[70000:2] = 1 or len > 5"):
         action = "XDP_DROP" if any(filters.compile(expression).compile().map([frame])) else "XDP_PASS"
         assert filters.to_xdp(expression).run(frame, engine="kernel").action == action, expression
+
+
+def _cut(expression: str, sizes: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """Return the verdicts of libpcap on packets that a capture cut off, and those of a program."""
+    whole = packets()
+    kept = [packet[: sizes[n % len(sizes)]] for n, packet in enumerate(whole)]
+    code = filters.to_classic(expression)
+    verdicts = [
+        _bpf_filter()(code, data, len(packet), len(data)) for packet, data in zip(whole, kept, strict=True)
+    ]
+    for packet, data, verdict in zip(whole, kept, verdicts, strict=True):
+        assert classic.run(code, data, wire_length=len(packet), machine="libpcap") == verdict, expression
+    starts = array("Q", itertools.accumulate((len(data) for data in kept), initial=0))[:-1]
+    columns = (
+        starts,
+        array("Q", map(len, kept)),
+        array("Q", bytes(8 * len(kept))),
+        array("Q", map(len, whole)),
+    )
+    batch = capture.Batch(memoryview(b"".join(kept)), *map(memoryview, columns)).with_wire_lengths()
+    assert [bytes(each[8:]) for each in batch] == kept
+    program = filters.compile(expression, type=None, lengths="wire")
+    found = [list(program.compile(optimize=is_optimized).map(batch)) for is_optimized in (True, False)]
+    assert found[0] == found[1], expression
+    assert [program.run(bytes(each), engine="interpreter").return_value for each in batch] == found[0]
+    return verdicts, found[0]
+
+
+def test_len_is_that_of_the_wire_where_a_capture_cut_packets_off() -> None:
+    some = set()
+    for expression in (
+        "len > 60", "greater 100", "less 60", "len = 54 or udp", "tcp and len > 54", "ip[2:2] = len - 14",
+        "len & 1 = 0", "ether[20] < len", "ip6 and not less 70", "tcp port 80",
+    ):  # fmt: skip
+        for sizes in ((14,), (34, 200, 54, 0), (60, 1)):
+            expected, found = _cut(expression, sizes)
+            assert found == expected, (expression, sizes)
+            some |= {(expression, bool(verdict)) for verdict in expected}
+    assert len(some) == 20  # each expression matches some packets, and not others
+    program = filters.compile("less 9", type=None, lengths="wire")
+    for short in (b"", b"1234567"):  # not even a length: no packet
+        assert program.run(short).return_value == 0
 
 
 def test_snaplen_link_types_and_objects() -> None:
@@ -383,4 +427,21 @@ def test_what_is_wrong_is_said_in_libpcaps_words() -> None:
             filters.compile("tcp", **options)  # type: ignore[arg-type]  # what users may get wrong
     with pytest.raises(ValueError, match="no action 'DROP'; there are XDP_ABORTED, XDP_DROP"):
         filters.to_xdp("tcp", "DROP")
-    assert issubclass(TranslationError, Exception)
+    with pytest.raises(ValueError, match='lengths is "captured" or "wire", not \'cut\''):
+        filters.compile("tcp", type=None, lengths="cut")  # type: ignore[arg-type]  # none of them
+    with pytest.raises(ValueError, match="lengths='wire' takes type=None"):
+        filters.compile("tcp", lengths="wire")
+    for wrong in (-1, 1 << 32):
+        with pytest.raises(ValueError, match=f"a number of 32 bits, not {wrong}"):
+            classic.run(filters.to_classic("tcp"), b"", wire_length=wrong)
+
+
+def test_what_is_not_of_the_packet() -> None:
+    says = r"'inbound': plain memory \(type=None\) has nothing that gives 'type'; socket filters have"
+    with pytest.raises(TranslationError, match=says):
+        filters.compile("inbound", type=None)
+    with pytest.raises(TranslationError, match=r"an XDP program has nothing that gives 'type'$"):
+        filters.to_xdp("inbound")
+    with pytest.raises(TranslationError, match=r"say ancillaries=\{'type'"):
+        classic.to_ebpf(filters.to_classic("inbound"), None)
+    assert filters.compile("inbound").run(bytes(60)).return_value

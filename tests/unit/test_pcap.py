@@ -329,6 +329,21 @@ def test_an_expression_over_a_capture(capture: Path, tmp_path: Path) -> None:
     assert ("bytes early" in wrong.stderr, "packets match" in wrong.stdout) == (True, True)
 
 
+@pytest.mark.parametrize("suffix", [".pcap", ".pcapng"])
+def test_a_filter_asks_for_the_length_that_a_packet_had(suffix: str, tmp_path: Path) -> None:
+    cut, out = tmp_path / f"cut{suffix}", tmp_path / "out.pcap"
+    with Writer(str(cut)) as writer:
+        for wire in (40, 60, 61, 1500, 9000):
+            writer.add(bytes(40), wire, wire)
+    for expression, wires in {"greater 61": [61, 1500, 9000], "less 60 and ether[39] = 0": [40, 60]}.items():
+        run = ebpfjit("filter", expression, "--pcap", cut, "--write", out)
+        assert run.stdout == f"{len(wires)} of 5 packets match, written to {out}\n", run.stderr
+        (batch,) = read(out)
+        assert [*batch.wire_lengths] == wires
+        assert all(bytes(each) == bytes(40) for each in batch)
+    assert ebpfjit("filter", "greater 61 and ether[40] = 0", "--pcap", cut).stdout.startswith("0 of 5")
+
+
 def test_each_packet_is_filtered_as_one_of_its_link_type(tmp_path: Path) -> None:
     pytest.importorskip("libpcap")
     frames = [data for name, data in packets().items() if name in ("tcp", "udp", "icmp")]
