@@ -41,16 +41,15 @@ class Given:
 
 
 def _tells_its_packet(execution: Execution) -> bool:
-    """True where the struct at r1 says where a packet is that the run has: all of it, and nothing else."""
+    """True where all that programs read in the struct at r1 of where its packet is, is so."""
     struct, packet = execution.argument, execution.packet
     if struct is None or packet is None or struct.rights is None or packet not in execution.regions:
         return False
-    places = {name: (start, stop) for name, start, stop in struct.rights.fields if name in PACKET_POINTERS}
-    said = {name: int.from_bytes(struct.view[start:stop], "little") for name, (start, stop) in places.items()}
-    if not said:
-        return True  # its programs see no packet
-    low, high = said.get("data_meta", said["data"]), said["data_end"]
-    return packet.start <= low <= said["data"] <= high <= packet.stop
+    rights, said = struct.rights, {"data_meta": packet.start, "data": packet.start, "data_end": packet.stop}
+    for name, start, stop in rights.fields:
+        if name in PACKET_POINTERS and rights.allows(start, stop - start, store=False):
+            said[name] = int.from_bytes(struct.view[start:stop], "little")
+    return packet.start <= said["data_meta"] <= said["data"] <= said["data_end"] <= packet.stop
 
 
 def check(recipe: Recipe, given: Given) -> None:

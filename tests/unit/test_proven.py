@@ -36,6 +36,8 @@ GUARDED = """
 
 FRAME = bytes(range(64))
 
+ON_ITS_STACK = "*(u64 *)(r10 - 8) = 1\nr2 = r10\nr2 += -8\nr0 = *(u8 *)(r2 + 0)\nexit"
+
 
 def _guarded(compared: int = 14) -> Program:
     return Program.from_assembly(GUARDED.format(compared=compared), type="xdp")
@@ -284,6 +286,23 @@ def test_a_context_that_lies_is_refused() -> None:
         lambda _, execution: compiled.run(execution), program, FRAME[:14], None, None, Environment()
     )
     assert honest.return_value == int.from_bytes(FRAME[6:10], "little")
+
+
+@pytest.mark.parametrize(
+    "type_", ["xdp", "tc", "sched_act", "socket_filter", "cgroup_skb", "lwt_in", "lwt_xmit"]
+)
+def test_contexts_of_all_types_say_where_their_packets_are(type_: Any) -> None:
+    program = Program.from_assembly(ON_ITS_STACK, type=type_)
+    compiled = _compiled(program.compile(optimize=False, verdict=program.verify()))
+    assert compiled.recipe.options.promises.proven
+    result = run_on(lambda _, run: compiled.run(run), program, FRAME, None, None, Environment())
+    assert result.return_value == 1
+
+
+def test_a_call_that_is_prepared_in_python() -> None:
+    program = _guarded()
+    function = program.compile(optimize=False, context={"ingress_ifindex": 1}, verdict=program.verify())
+    assert function(FRAME[:14]) == int.from_bytes(FRAME[6:10], "little")
 
 
 def test_other_memory_than_a_context_is_refused() -> None:
