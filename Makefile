@@ -78,7 +78,7 @@ routines:
 	done
 	rm $(ROUTINES)/routines.o
 	clang -target bpf -mcpu=v3 -O2 -Wall -ffreestanding -fno-builtin -c $(CAPTURE)/routines.c -o $(CAPTURE)/routines.o
-	for name in pcap pcapng frames records blocks tally; do \
+	for name in pcap pcapng frames records blocks tally causes; do \
 	  llvm-objcopy -O binary --only-section=routine.$$name $(CAPTURE)/routines.o $(CAPTURE)/$$name.bin; \
 	done
 	rm $(CAPTURE)/routines.o

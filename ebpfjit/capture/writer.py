@@ -17,11 +17,15 @@ from ebpfjit.capture import moves
 from ebpfjit.capture.batch import Batch
 from ebpfjit.capture.formats import PCAPNG
 from ebpfjit.capture.links import ETHERNET, link_name
+from ebpfjit.capture.spare import Spare
 from ebpfjit.capture.walk import LARGEST_PACKET
 from ebpfjit.errors import CaptureError
 
 AT_ONCE = 1 << 11
 """Packets whose records are made before they are written: what fits into the processor's cache."""
+
+MOST_RECORDS = 1 << 22
+"""Bytes of memory for records that is used again."""
 
 _TIMES = (1 << 32) * 10**9
 """Nanoseconds that pcap can tell."""
@@ -61,6 +65,7 @@ class Writer:
         self.link_type = link_type
         self.written = 0
         self._unfinished = ""
+        self._spare = Spare(MOST_RECORDS)
         self._interfaces: dict[int, int] | None = {} if self.path.endswith(".pcapng") else None
         with naming(self.path):
             self._file = self._opened()
@@ -109,14 +114,14 @@ class Writer:
             if link_type not in self._interfaces:
                 self._interfaces[link_type] = len(self._interfaces)
                 self._file.write(_INTERFACE.pack(1, 32, link_type, 0, 0, 9, 1, 9, 0, 32))
-            return partial(moves.blocks, interface=self._interfaces[link_type])
+            return partial(moves.blocks, interface=self._interfaces[link_type], spare=self._spare)
         if link_type != self.link_type:
             raise CaptureError(
                 f"{self.path}: packets of link type {link_type} ({link_name(link_type)}), behind those of"
                 f" {self.link_type} ({link_name(self.link_type)}): a pcap file has one link type; one whose"
                 " name ends in .pcapng has all"
             )
-        return moves.records
+        return partial(moves.records, spare=self._spare)
 
     def add(self, data: bytes, timestamp: int, wire_length: int = 0) -> None:
         """Write one packet, `data`, whose `timestamp` is in nanoseconds since 1970.

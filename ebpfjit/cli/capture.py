@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from ebpfjit.capture import Batch, Writer, read
+from ebpfjit.capture.causes import Causes
 from ebpfjit.capture.tally import Tally
 from ebpfjit.capture.windows import GZIP, ZSTD
 from ebpfjit.cli.output import print_columns
@@ -210,7 +211,7 @@ class _Batches:
         self.bytes_of_faults: Counter[str] = Counter()
         self.changed = Changed() if writer is not None else None
         self.program = program
-        self.causes: Counter[tuple[int, int]] | None = Counter() if reasons else None
+        self.causes = Causes() if reasons else None
 
     def run(self, batch: Batch) -> None:
         """Run a batch."""
@@ -223,7 +224,7 @@ class _Batches:
             reasons=causes,
         )  # fmt: skip
         if causes is not None and self.causes is not None:
-            self.causes.update(zip(values, causes, strict=True))
+            self.causes.add(values, causes)
         self.packets += len(batch)
         self.tally.add(values, batch.lengths)
         for _, line in lines:
@@ -247,10 +248,10 @@ class _Batches:
         if self.causes is not None:
             self.report.reasons = self._reasons(self.causes)
 
-    def _reasons(self, causes: Counter[tuple[int, int]]) -> list[tuple[str, str, int]]:
+    def _reasons(self, causes: Causes) -> list[tuple[str, str, int]]:
         """Return (verdict, line of source, packets) of what does not pass, most frequent first."""
         lines: Counter[tuple[str, str]] = Counter()
-        for (value, pc), packets in causes.items():
+        for value, pc, packets in causes:
             if pc != NO_REASON and (self.type is None or not self.type.lets_pass(value)):
                 where = self.program.line_at(pc)
                 lines[_named(value, self.type), f"pc {pc}" if where is None else str(where)] += packets

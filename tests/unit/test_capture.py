@@ -23,6 +23,7 @@ from scapy.utils import RawPcapNgReader, RawPcapReader
 from ebpfjit import CaptureError, JitUnavailable, Program, capture
 from ebpfjit.assembler import assemble
 from ebpfjit.capture import formats, routine, windows
+from ebpfjit.capture.causes import Causes
 from ebpfjit.capture.tally import Tally
 from ebpfjit.cli.verdicts import Table
 from ebpfjit.vm import EbpfVmMbuff
@@ -271,6 +272,33 @@ def test_verdicts_are_counted_however_many_there_are() -> None:
         assert {verdict: (count, size) for verdict, count, size in tally} == expected
     with pytest.raises(ValueError, match="1 verdicts for 0 packets"):
         tally.add(array("Q", [1]), memoryview(array("Q")))
+
+
+def test_causes_are_counted_however_many_there_are() -> None:
+    for kinds in (2, 8, 9, 40):
+        chosen = random.Random(kinds)
+        causes, expected = Causes(), Counter[tuple[int, int]]()
+        for size in (0, 1, 500, 90):
+            verdicts, pcs = (array("Q", (chosen.randrange(kinds) << 50 for _ in range(size))) for _ in "vp")
+            causes.add(verdicts, pcs)
+            expected.update(zip(verdicts, pcs, strict=True))
+        assert {(verdict, pc): packets for verdict, pc, packets in causes} == expected
+    with pytest.raises(ValueError, match="1 verdicts, and what set 0"):
+        causes.add(array("Q", [1]), array("Q"))
+
+
+def test_memory_of_records_is_used_again(tmp_path: Path) -> None:
+    """Records of another batch, larger or smaller, are nothing but its own."""
+    times, wire = (memoryview(array("Q", [n, n])) for n in (7, 0))
+    for name in ("a.pcap", "a.pcapng"):
+        sizes = [3, 5000, 2, 0, 5001, 1]
+        with capture.Writer(tmp_path / name) as writer:
+            for size in sizes:
+                data = memoryview(bytes([size % 251]) * size)
+                places = memoryview(array("Q", [0, 0])), memoryview(array("Q", [size, size]))
+                writer.write(capture.Batch(data, *places, times, wire))
+        there = [bytes(packet) for batch in capture.read(tmp_path / name) for packet in batch]
+        assert there == [bytes([size % 251]) * size for size in sizes for _ in range(2)]
 
 
 PACKET = bytes.fromhex("45000014") + bytes(16)

@@ -333,3 +333,36 @@ SECTION("tally") u64 count_verdicts(struct tally *tally)
     tally->done = n;
     return n;
 }
+
+struct causes { /* CAUSES in ../causes.py */
+    const u64 *data; /* a verdict for each packet */
+    u64 size;
+    u64 count, used; /* packets, rows in use */
+    struct cause {
+        u64 verdict, pc, packets;
+    } rows[ROWS];
+    u64 pcs[]; /* what set the verdict of each packet */
+};
+
+/* Packets of each verdict by what set it, up to the first packet that finds no row. */
+SECTION("causes") u64 count_causes(struct causes *causes)
+{
+    u64 count = causes->count, used = causes->used, last = 0, n;
+    for (n = 0; n < count; n++) {
+        u64 verdict = causes->data[n], pc = causes->pcs[n];
+        if (last >= used || causes->rows[last].verdict != verdict || causes->rows[last].pc != pc) {
+            for (last = 0; last < used; last++)
+                if (causes->rows[last].verdict == verdict && causes->rows[last].pc == pc)
+                    break;
+            if (last == used) {
+                if (used == ROWS)
+                    break;
+                causes->rows[used].verdict = verdict;
+                causes->rows[used++].pc = pc;
+            }
+        }
+        causes->rows[last].packets++;
+    }
+    causes->used = used;
+    return n;
+}
