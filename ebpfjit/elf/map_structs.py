@@ -6,7 +6,7 @@ struct bpf_htab { struct bpf_map map; __u32 n_buckets; __u32 elem_size; }  hash 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,10 @@ from ebpfjit.elf.btf import Btf, Kind, Type, essential_name
 from ebpfjit.elf.codec import Converted, Field, Struct, codec_of
 from ebpfjit.errors import LoadError
 from ebpfjit.program import Program
+from ebpfjit.runtime.maps.arena import Arena
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.maps.bytecode import ARRAYS, HASHES
-from ebpfjit.runtime.maps.definition import MapType
+from ebpfjit.runtime.maps.definition import MapDefinition, MapType
 from ebpfjit.runtime.maps.rules import PERCPU
 from ebpfjit.runtime.maps.structs import COUNT_SIZE, LaidOut, MapStructs, id_of
 
@@ -34,6 +35,32 @@ _ARRAY_STRUCT = ARRAYS | {
     MapType.ARRAY_OF_MAPS,
 }
 _HASH_STRUCT = HASHES | {MapType.HASH_OF_MAPS}
+_STORAGE, _RING, _QUEUE, _DEVICES = "bpf_local_storage_map", "bpf_ringbuf_map", "bpf_queue_stack", "bpf_dtab"
+_STRUCTS: Mapping[int, str] = {
+    MapType.ARENA: "bpf_arena",
+    MapType.BLOOM_FILTER: "bpf_bloom_filter",
+    MapType.CGROUP_STORAGE: "bpf_cgroup_storage_map",
+    MapType.CGRP_STORAGE: _STORAGE,
+    MapType.CPUMAP: "bpf_cpu_map",
+    MapType.DEVMAP: _DEVICES,
+    MapType.DEVMAP_HASH: _DEVICES,
+    MapType.INODE_STORAGE: _STORAGE,
+    MapType.LPM_TRIE: "lpm_trie",
+    MapType.PERCPU_CGROUP_STORAGE: "bpf_cgroup_storage_map",
+    MapType.QUEUE: _QUEUE,
+    MapType.REUSEPORT_SOCKARRAY: "reuseport_array",
+    MapType.RINGBUF: _RING,
+    MapType.SK_STORAGE: _STORAGE,
+    MapType.SOCKHASH: "bpf_shtab",
+    MapType.SOCKMAP: "bpf_stab",
+    MapType.STACK: _QUEUE,
+    MapType.STACK_TRACE: "bpf_stack_map",
+    MapType.STRUCT_OPS: "bpf_struct_ops_map",
+    MapType.TASK_STORAGE: _STORAGE,
+    MapType.USER_RINGBUF: _RING,
+    MapType.XSKMAP: "xsk_map",
+}
+"""Structs of the other kinds. Of these, what struct bpf_map has is known, and where an arena lies."""
 
 
 def map_structs(program: Program) -> MapStructs | None:
@@ -45,10 +72,18 @@ def map_structs(program: Program) -> MapStructs | None:
     try:
         if types is None or program.types is None or not _reads_it(Btf(program.types.btf)):
             return None
-        layouts = {name: found for name in (MAP, "bpf_array", "bpf_htab") if (found := _layout(types, name))}
+        names = {MAP, *(struct_of(each.type) for map_ in program.maps for each in _with_inner(map_))}
+        layouts = {name: found for name in sorted(names) if (found := _layout(types, name))}
     except LoadError:
         return None  # damaged types say nothing
     return MapStructs(partial(_lay_out, layouts)) if MAP in layouts else None
+
+
+def _with_inner(map_: Map) -> Iterator[MapDefinition]:
+    definition: MapDefinition | None = map_.definition
+    while definition is not None:
+        yield definition
+        definition = definition.inner
 
 
 def _reads_it(own: Btf) -> bool:
@@ -72,8 +107,10 @@ def _starts_with_map(types: Btf, type_: Type) -> bool:
 
 
 def struct_of(kind: int) -> str:
-    """Return the name of the struct that a map of a type is, as far as programs see it."""
-    return "bpf_array" if kind in _ARRAY_STRUCT else "bpf_htab" if kind in _HASH_STRUCT else MAP
+    """Return the name of the struct that a map of a type is (Linux: map_btf_id)."""
+    if kind in _ARRAY_STRUCT:
+        return "bpf_array"
+    return "bpf_htab" if kind in _HASH_STRUCT else _STRUCTS.get(kind, MAP)
 
 
 def _lay_out(layouts: Mapping[str, Struct], map_: Map) -> LaidOut:
@@ -121,8 +158,12 @@ def _common(map_: Map) -> dict[str, Any]:
 
 
 def _of_kind(map_: Map) -> dict[str, Any]:
-    """Return what struct bpf_array, or bpf_htab, has besides."""
+    """Return what the struct has besides struct bpf_map."""
     definition = map_.definition
+    if isinstance(map_, Arena):
+        return {"user_vm_start": map_.user_start, "user_vm_end": map_.user_start + map_.size}
+    if definition.type in _STRUCTS:
+        return {}
     values = -(-definition.value_size // 8) * 8
     if definition.type in _ARRAY_STRUCT:
         return {"elem_size": values, "index_mask": (1 << (definition.max_entries - 1).bit_length()) - 1}

@@ -25,7 +25,7 @@ from ebpfjit.verifier.arguments import Dynptr, Given
 from ebpfjit.verifier.numbers import DOMAIN
 from ebpfjit.verifier.objects import Own
 from ebpfjit.verifier.prototypes import Prototype, prototype
-from ebpfjit.verifier.refusals import DECLARE_GPL, Refused, Undecided
+from ebpfjit.verifier.refusals import DECLARE_GPL, Refused
 from ebpfjit.verifier.state import Reference, State
 from ebpfjit.verifier.values import Cell, Pointer, Poison, Scalar, Stale, Value, fresh, poison, unknown
 
@@ -99,10 +99,6 @@ def _writes_packet(takes: Prototype, given: Given) -> bool:
 def _prototype(walk: Walk, insn: Instruction) -> Prototype:
     program_type = walk.setting.type
     takes = prototype(insn.imm, program_type)
-    if takes is None and insn.pc in walk.program.weak_kfuncs:
-        name = walk.program.weak_kfuncs[insn.pc][1].name
-        if lookup.kfunc(name, walk.caller).since is not None:
-            raise Undecided(f"Linux may have {name}, engines do not: ask for its address first", goes_on=True)
     if takes is None:
         raise Refused("call", f"invalid func unknown#{insn.imm}", "the number of no helper")
     there = helpers().get(insn.imm)

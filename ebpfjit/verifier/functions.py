@@ -44,8 +44,8 @@ _OTHER_CONTEXTS: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What a function takes: "scalar", "ctx", "dynptr", "arena", "mem": `size` bytes; or "trusted" and
-    "untrusted": the kernel's struct `name`. `null`: or NULL.
+    """What a function takes: "scalar", "ctx", "dynptr", "arena", "mem": `size` bytes; "bytes": what anything
+    points to, read with care; or "trusted" and "untrusted": the kernel's struct `name`. `null`: or NULL.
     """
 
     kind: str
@@ -147,9 +147,15 @@ class Functions:
         target = types.resolve(id)
         _only(index, tags, {"trusted", "nullable"} if "trusted" in tags else {"untrusted"})
         if target.kind not in (Kind.STRUCT, Kind.UNION, Kind.FWD):
+            if "untrusted" in tags and (target is VOID or target.kind in _NUMBERS):
+                return Parameter("bytes")
             raise Undecided(f"{what}: arguments with the tag {min(tags)!r} are not decided but for structs")
-        kind = "trusted" if "trusted" in tags else "untrusted"
-        return Parameter(kind, null="nullable" in tags, name=essential_name(target.name))
+        name = essential_name(target.name)
+        kernel = self.program.kernel_types
+        if kernel is not None and not kernel.named(name, frozenset({Kind.STRUCT, Kind.UNION})):
+            said = f"arg#{index} reference type('{types.describe(id)}') has no matches"
+            raise Refused("call", said, "name a struct of the kernel's")
+        return Parameter("trusted" if "trusted" in tags else "untrusted", null="nullable" in tags, name=name)
 
     def _is_context(self, types: Btf, id: int, target: Type) -> bool:
         if self.program.type is None:
@@ -242,6 +248,8 @@ def _given(parameter: Parameter) -> Value:
             return Pointer("mem", size=parameter.size, id=fresh(), null=parameter.null)
         case "arena":
             return Pointer("arena")
+        case "bytes":
+            return Pointer("mem", flags=frozenset({"rdonly", "untrusted"}))
         case "dynptr":
             return Pointer("dynptr", Dynptr("local", 0, 0, fresh()))
     flags = frozenset({parameter.kind})

@@ -150,6 +150,11 @@ xdp_metadata_rx_vlan_tag    ctx mem[2] mem[2]                  -> int           
 """
 
 _KERNELS = """
+__bpf_trap                                                     -> void
+bpf_kfunc_call_test_release *prog_test_ref_kfunc               -> void                  release
+bpf_kfunc_call_memb_release *prog_test_member                  -> void                  release
+bpf_get_kmem_cache          int                                -> *kmem_cache?
+bpf_stream_vprintk_impl     int str mem size ign               -> int
 bpf_copy_from_user_dynptr,bpf_copy_from_user_str_dynptr dynptr int int ign -> int               sleep plain
 bpf_copy_from_user_str      mem size ign int                   -> int                   sleep plain
 bpf_copy_from_user_task_dynptr dynptr int int ign *task_struct -> int                   sleep trusted

@@ -17,7 +17,7 @@ from typing import Any
 
 from ebpfjit.elf.btf import VOID, Btf, Kind, Type, essential_name
 from ebpfjit.elf.contexts import BPF_TRACE_ITER, PREFIX
-from ebpfjit.elf.map_structs import struct_of
+from ebpfjit.elf.map_structs import MAP, struct_of
 from ebpfjit.elf.objects import members_of
 from ebpfjit.elf.operations import member_of, structs_of
 from ebpfjit.errors import LoadError
@@ -121,7 +121,10 @@ class KernelTypes:
 
     def of_map(self, map_: Any, offset: int, size: int) -> Value:
         """Return what a load through the address of a map gives. Raises Refused, Undecided."""
-        return self.load(Pointer("btf_id", struct_of(map_.definition.type)), offset, size)
+        name = struct_of(map_.definition.type)
+        if not any(types.type(id).size for types in self._types for id in types.named(name, _STRUCTS)):
+            name = MAP
+        return self.load(Pointer("btf_id", name), offset, size)
 
     def writes_to(self, pointer: Pointer) -> bool:
         """True where the program may write to something of the struct that a pointer points to."""

@@ -62,6 +62,13 @@ def comes_again(program: Program, insn: Instruction) -> bool:
     return called is not None and (called.name.endswith("_next") or called.name == "bpf_rbtree_add_impl")
 
 
+def named(program: Program, insn: Instruction) -> str | None:
+    """Return the name of the kernel function that is called, None where that is not known."""
+    weak = program.weak_kfuncs.get(insn.pc)
+    called = program.kfuncs.get(insn.imm) if weak is None else weak[1]
+    return None if called is None else called.name
+
+
 def call(walk: Walk, state: State, insn: Instruction) -> bool:
     """Call a kernel function; False where the program ends there. Raises Refused, Undecided."""
     takes = _taken(walk, insn)
@@ -88,12 +95,17 @@ def call(walk: Walk, state: State, insn: Instruction) -> bool:
 
 
 def _taken(walk: Walk, insn: Instruction) -> KernelFunction:
-    called = walk.program.kfuncs.get(insn.imm)
-    if called is None or insn.pc in walk.program.weak_kfuncs:
+    name = named(walk.program, insn)
+    if name is None:
         raise Undecided("a kernel function is called that only who runs the program knows")
-    takes = kernel_functions().get(called.name)
+    takes = kernel_functions().get(name)
     if takes is None:
-        raise Undecided(f"what {called.name} takes is not known here")
+        raise Undecided(f"what {name} takes is not known here")
+    if name == "__bpf_trap":
+        said = "unexpected __bpf_trap() due to uninitialized variable?"
+        raise Refused(
+            "structure", said, "a compiler puts it where code makes no sense: look at what is read before"
+        )
     if takes.name.startswith("bpf_xdp_metadata_"):
         raise Undecided(f"{takes.name} is for programs that are bound to a device")
     answer = lookup.kfunc(takes.name, walk.caller)

@@ -585,7 +585,7 @@ def region(
         _kernel_struct(setting, state, number, pointer, 0, size, False)
     elif kind == "arena":
         return
-    elif kind == "ctx" and (setting.type is None or setting.type == "syscall"):
+    elif kind == "ctx" and (setting.type is None or (setting.type == "syscall" and size)):
         rule = _RULES[kind] if setting.type is None else _sized
         rule(setting, state, number, pointer, 0, size, writes)
     else:

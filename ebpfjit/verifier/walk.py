@@ -1,7 +1,8 @@
 """The walk: every way through a program, one state after the other, as Linux's verifier does (do_check).
 
     todo    states whose ways were not walked yet
-    points  states that were kept, by slot: a newer one that such a state covers is walked no further
+    points  states that were kept, by slot and by the calls that are under way: a newer one that such a state
+            covers is walked no further
 
 A refused instruction is noted and the walk goes on with what a right program would have had there, so that
 all errors are found which do not follow from one another.
@@ -147,7 +148,7 @@ class Walk:
         self.moves = unprivileged.Moves()
         self.claims: dict[int, list[State]] | None = {} if claims else None
         self.todo: list[State] = []
-        self.points: dict[int, list[Point]] = {}
+        self.points: dict[tuple[int, ...], list[Point]] = {}
         blocks = block_sizes(program)
         known_live = liveness_of(program, blocks, ways_of(program, blocks))
         self._before, self._after = live_before(known_live), live_after(known_live)
@@ -299,7 +300,7 @@ class Walk:
             )
             self.note(state, endless)
             return True
-        points = self.points.setdefault(pc, [])
+        points = self.points.setdefault((pc, *(frame.call for frame in state.frames[1:])), [])
         live = self.live(state)
         is_looping = pc in self._looping and not is_over(state)
         privileged = self.setting.privileged
@@ -742,8 +743,11 @@ def _may_goto(walk: Walk, state: State, insn: Instruction, row: Row) -> int | No
     return target
 
 
-def _helper(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
+def _helper(walk: Walk, state: State, insn: Instruction, row: Row) -> int | None:
+    if insn.pc in walk.program.weak_kfuncs:  # engines lack it, and so do not say that it is a kernel function
+        return _kfunc(walk, state, insn, row)
     calls.call(walk, state, insn)
+    return None
 
 
 def _kfunc(walk: Walk, state: State, insn: Instruction, row: Row) -> int | None:

@@ -56,6 +56,13 @@ struct {
     __array(values, struct inner);
 } outer SEC(".maps") = { .values = { &inner, 0 } };
 
+struct bpf_arena { struct bpf_map map; u64 user_vm_start, user_vm_end; } RELOCATED;
+struct {
+    __uint(type, 33);
+    __uint(map_flags, 1024);
+    __uint(max_entries, 3);
+} area SEC(".maps");
+
 static NOINLINE int differs(struct bpf_map *map, u32 type, u32 key_size, u32 value_size, u32 max_entries)
 {
     CHECK(map->map_type == type);
@@ -95,6 +102,13 @@ SEC("tc") int hash(void *context)
 }
 
 SEC("tc") int rings(void *context) { return differs((void *)&ring, RINGBUF, 0, 0, 4096); }
+
+SEC("tc") int arena(void *context)
+{
+    struct bpf_arena *arena = (void *)&area;
+    CHECK(arena->user_vm_end - arena->user_vm_start == 3 * 4096);
+    return differs(&arena->map, 33, 0, 0, 3);
+}
 
 SEC("tc") int inside(void *context)
 {

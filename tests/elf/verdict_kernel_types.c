@@ -1,5 +1,6 @@
 /* What programs may do with the kernel's structs: operations that write to them, pointers that maps keep, what is
- * trusted of what is loaded, memory that iterators show. Programs whose names begin with bad_ are refused.
+ * trusted of what is loaded, memory that iterators show. Programs whose names begin with bad_ are refused,
+ * those that begin with lost_ where the kernel's types are given.
  *
  *     clang-19 -O2 -g -fdebug-compilation-dir=. -target bpf -mcpu=v3 -w -c verdict_kernel_types.c \
  *         -o verdict_kernel_types_clang19.o
@@ -296,6 +297,33 @@ SEC("iter/bpf_map_elem") int bad_element_somewhere(struct bpf_iter__bpf_map_elem
         return 0;                                                                                        \
     }
 SEC("iter/cgroup") int tasks_of_a_cgroup(struct bpf_iter__cgroup *ctx) CSS_TASKS
+
+/* -- global functions ------------------------------------------------------------------------------------- */
+
+#define UNTRUSTED(parameter) parameter __attribute__((btf_decl_tag("arg:untrusted")))
+struct of_no_kernel { u32 number; };
+
+NOINLINE int any_bytes(UNTRUSTED(const void *at)) { return ((const volatile u32 *)at)[1000] & 1; }
+NOINLINE int any_numbers(UNTRUSTED(const u8 *at)) { return *(const volatile u64 *)at & 1; }
+NOINLINE int bytes_written(UNTRUSTED(u8 *at)) { return *(volatile u8 *)at = 1; }
+NOINLINE int of_no_kernels(UNTRUSTED(struct of_no_kernel *at)) { return at->number & 1; }
+
+SEC("raw_tp/sys_enter") int reads_anything(void *context)
+{
+    u32 local = 1;
+    return any_bytes(&local) + any_bytes(context) + any_bytes(0) + any_numbers((void *)7);
+}
+SEC("raw_tp/sys_enter") int bad_writes_anything(void *context) { return bytes_written(context); }
+SEC("raw_tp/sys_enter") int lost_struct(void *context) { return of_no_kernels(context); }
+
+/* -- kernel functions that engines do not have ------------------------------------------------------------ */
+
+extern void __bpf_trap(void) __attribute__((section(".ksyms"))) __attribute__((weak));
+SEC("tc") int bad_trap(void *context)
+{
+    __bpf_trap();
+    return 0;
+}
 
 /* -- exceptions ------------------------------------------------------------------------------------------- */
 

@@ -14,7 +14,7 @@ from ebpfjit.kernel import unavailable_reason, vmlinux
 
 OBJECT = Path(__file__).parents[1] / "elf" / "map_fields.o"
 FRAME = bytes(64)
-READERS = ("array", "hash", "rings", "inside", "each", "sum")
+READERS = ("array", "hash", "rings", "arena", "inside", "each", "sum")
 NO_KERNEL = unavailable_reason() or ("" if vmlinux.PATH.exists() else f"there is no {vmlinux.PATH}")
 ENGINES = ("interpreter", "jit")
 engines = pytest.mark.parametrize("engine", ENGINES)

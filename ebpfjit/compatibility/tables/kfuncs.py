@@ -14,7 +14,8 @@ KFUNCS = """
         cubictcp_state cubictcp_cwnd_event cubictcp_acked dctcp_init dctcp_update_alpha
         dctcp_cwnd_event dctcp_ssthresh dctcp_cwnd_undo dctcp_state tcp_reno_ssthresh
         tcp_reno_cong_avoid tcp_reno_undo_cwnd tcp_slow_start tcp_cong_avoid_ai
-    5.18: bpf_xdp_ct_lookup bpf_skb_ct_lookup bpf_ct_release
+    5.18: bpf_xdp_ct_lookup bpf_skb_ct_lookup bpf_ct_release bpf_kfunc_call_test_release
+        bpf_kfunc_call_memb_release
     6.0: bpf_xdp_ct_alloc bpf_skb_ct_alloc bpf_ct_insert_entry bpf_ct_set_timeout
         bpf_ct_change_timeout bpf_ct_set_status bpf_ct_change_status
     6.1: cgroup_rstat_updated cgroup_rstat_flush bpf_lookup_user_key bpf_lookup_system_key
@@ -125,6 +126,13 @@ SETS = (
         6.8: xdp struct_ops
         6.10: syscall
         6.12: tracepoint perf_event {CGROUP_TYPES}
+     """,
+    ),
+    (
+        "bpf_kfunc_call_test_release bpf_kfunc_call_memb_release",
+        """
+        tc
+        6.1: tracing syscall
      """,
     ),
     (
