@@ -12,6 +12,9 @@ from ebpfjit.cli.parameters import Argument, Option, WrongUsage
 if TYPE_CHECKING:
     from ebpfjit.classic.translate import Lengths
 
+NO_NETMASK = "0.0.0.0"
+"""The network of a capture is not known: `ip broadcast` is about all ones and zeros then, as for tcpdump -r."""
+
 
 def filter_(
     expression: Annotated[str, Argument(metavar="EXPRESSION", help="As tcpdump has: 'tcp port 80'.")],
@@ -35,7 +38,9 @@ def filter_(
 
     if write is not None and os.path.exists(write) and os.path.exists(pcap) and os.path.samefile(write, pcap):
         raise WrongUsage("--write and --pcap name the same file")
-    code = filters.to_classic(expression)  # what is wrong with it is said whatever the capture is
+    code = filters.to_classic(
+        expression, netmask=NO_NETMASK
+    )  # what is wrong with it is said whatever the capture is
     asks_length = any(each.row is not None and each.row.form is Form.LENGTH for each in classic.decode(code))
     functions, packets, matched = {}, 0, 0
     error: CaptureError | None = None
@@ -55,7 +60,9 @@ def filter_(
             lengths: Lengths = "wire" if asks_length and is_cut else "captured"
             way = link, lengths
             if way not in functions:  # each packet is filtered as one of its own link type
-                program = filters.compile(expression, linktype=link, type=None, lengths=lengths)
+                program = filters.compile(
+                    expression, linktype=link, type=None, netmask=NO_NETMASK, lengths=lengths
+                )
                 functions[way] = for_batches(program)
             found = functions[way].map(batch.with_wire_lengths() if lengths == "wire" else batch)
             packets += len(batch)

@@ -24,8 +24,10 @@ from ebpfjit.once import once
 ANY_NETMASK = 0xFFFFFFFF
 LINK_TYPES = {"ethernet": 1, "null": 0, "loop": 108, "raw": 101, "linux_sll": 113, "linux_sll2": 276}
 """What packets of a filter begin with, by name; other names and numbers are libpcap's (DLT_*)."""
-_DLT_RAW = 12
-"""What Linux's libpcap calls raw IP in memory; in files it is 101."""
+_IN_MEMORY = {100: 11, 101: 12, 102: 15, 103: 16, 106: 19}
+"""What Linux's libpcap calls link types whose number in files is another: ATM, raw IP, SLIP and PPP of BSD/OS, IP
+over ATM.
+"""
 
 _compiling = Lock()
 """libpcap's compiler was not for several threads at once before 1.8."""
@@ -81,7 +83,7 @@ def compile(
     except UnicodeEncodeError as error:
         raise FilterError(f"filter {expression!r}: {error.reason} at character {error.start + 1}") from None
     number = link_number(linktype)
-    number = _DLT_RAW if number == LINK_TYPES["raw"] else number
+    number = _IN_MEMORY.get(number, number)
     code = _compiled(expression, text, number, snaplen, optimize=optimize, mask=_mask(netmask))
     try:
         check(code, loops=True, machine="libpcap")

@@ -237,6 +237,17 @@ def test_len_is_that_of_the_wire_where_a_capture_cut_packets_off() -> None:
         assert program.run(short).return_value == 0
 
 
+def test_numbers_that_link_types_have_in_files() -> None:
+    numbers = {"ATM_RFC1483": 100, "RAW": 101, "SLIP_BSDOS": 102, "PPP_BSDOS": 103, "ATM_CLIP": 106}
+    for name, number in numbers.items():
+        code = filters.to_classic("ip", linktype=name)
+        assert filters.to_classic("ip", linktype=number) == code, name
+    ip = filters.compile("ip and udp", linktype=100, type=None)
+    packet = bytes(IP() / UDP())
+    for head, verdict in {"aaaa030000000800": filters.SNAPLEN, "aaaa0300000086dd": 0}.items():
+        assert ip.run(bytes.fromhex(head) + packet).return_value == verdict
+
+
 def test_snaplen_link_types_and_objects() -> None:
     frame = packets()[0]
     assert filters.compile("tcp", snaplen=99).run(frame).return_value == 99

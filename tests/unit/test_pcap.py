@@ -341,6 +341,7 @@ def test_a_filter_asks_for_the_length_that_a_packet_had(suffix: str, tmp_path: P
         (batch,) = read(out)
         assert [*batch.wire_lengths] == wires
         assert all(bytes(each) == bytes(40) for each in batch)
+    assert ebpfjit("filter", "ip broadcast", "--pcap", cut).stdout.startswith("0 of 5")  # as tcpdump -r
     assert ebpfjit("filter", "greater 61 and ether[40] = 0", "--pcap", cut).stdout.startswith("0 of 5")
 
 
