@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ebpfjit.classic.translate import Lengths
 
 NO_NETMASK = "0.0.0.0"
-"""The network of a capture is not known: `ip broadcast` is about all ones and zeros then, as for tcpdump -r."""
+"""A capture's network is not known: `ip broadcast` is about all ones and zeros, as for tcpdump -r."""
 
 
 def filter_(

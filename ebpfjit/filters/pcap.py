@@ -25,9 +25,7 @@ ANY_NETMASK = 0xFFFFFFFF
 LINK_TYPES = {"ethernet": 1, "null": 0, "loop": 108, "raw": 101, "linux_sll": 113, "linux_sll2": 276}
 """What packets of a filter begin with, by name; other names and numbers are libpcap's (DLT_*)."""
 _IN_MEMORY = {100: 11, 101: 12, 102: 15, 103: 16, 106: 19}
-"""What Linux's libpcap calls link types whose number in files is another: ATM, raw IP, SLIP and PPP of BSD/OS, IP
-over ATM.
-"""
+"""Numbers in Linux's libpcap of link types that have another in files: ATM, raw IP, BSD/OS's SLIP and PPP."""
 
 _compiling = Lock()
 """libpcap's compiler was not for several threads at once before 1.8."""
