@@ -32,6 +32,13 @@ def absent(name: object, what: str, known: Iterable[str]) -> str:
     return f"no {what} {name!r}; " + (f"there are: {names}" if names else "there is none at all")
 
 
+def printable(text: str) -> str:
+    """Return a text with what moves a terminal's cursor, or colours it, as Python writes it in a string."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
 def few(names: Iterable[str]) -> str:
     """Return the first names as one list, and how many more there are."""
     known = iter(names)

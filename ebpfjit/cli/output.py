@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from ebpfjit.cli import files
 from ebpfjit.errors import EbpfError
+from ebpfjit.named import printable
 
 
 def print_json(value: object) -> None:
@@ -53,11 +54,12 @@ def named(what: str, text: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message as one line: its first."""
+    """Return an error's message as one line: its first, and nothing in it that a terminal obeys."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        file = "" if error.filename is None else f"{printable(str(error.filename)) or repr('')}: "
+        return file + error.strerror
     lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    return printable(lines[0]) if lines else type(error).__name__
 
 
 def fail(message: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 from collections.abc import Callable
@@ -109,6 +110,8 @@ def run(asked: Options) -> None:
     _check(asked)
     program, obj = _chosen(asked)
     cache = asked.cache or os.environ.get("EBPFJIT_CACHE") or None
+    if cache is not None and os.path.exists(cache) and not os.path.isdir(cache):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), cache)
     single = asked.pcap is None and asked.repeat == 1 and offsets is None
     with naming(asked.file):
         engine = _engine(asked.engine, program, single=single, cache=cache)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.cli import files
 from ebpfjit.cli.parameters import WrongUsage
 from ebpfjit.errors import EbpfError
-from ebpfjit.named import absent
+from ebpfjit.named import absent, printable
 
 if TYPE_CHECKING:
     from ebpfjit.elf.loader import Object
@@ -48,10 +48,10 @@ def _set_variable(obj: Any, text: str) -> None:
     if not is_pair:
         raise WrongUsage(f"--global takes NAME=VALUE, limit=10, not {text!r}")
     if name not in obj.globals:
-        raise StateError(f"--global {name}: {absent(name, 'variable', obj.globals)}")
+        raise StateError(f"--global {printable(name)}: {absent(name, 'variable', obj.globals)}")
     what = f"--global {name}"
     codec = obj.globals.codec(name)
-    obj.globals[name] = _encoded(_read(value), codec, codec.size, what)
+    obj.globals[name] = _encoded(_read(value, what), codec, codec.size, what)
 
 
 def _fill(obj: Any, text: str) -> None:
@@ -62,9 +62,10 @@ def _fill(obj: Any, text: str) -> None:
         raise WrongUsage(f"--map takes NAME=FILE.json or NAME[KEY]=VALUE, not {text!r}")
     map_ = obj.maps.get(name)
     if map_ is None:
-        raise StateError(f"--map {name}: {absent(name, 'map', obj.maps)}")
+        raise StateError(f"--map {printable(name)}: {absent(name, 'map', obj.maps)}")
     if has_key:
-        _store(map_, _read(key[:-1]), _read(value), f"--map {head}")
+        what = f"--map {printable(head)}"
+        _store(map_, _read(key[:-1], what), _read(value, what), what)
         return
     for number, (each, content) in enumerate(_entries(value)):
         _store(map_, each, content, f"--map {name}: {value}: entry {number}")
@@ -78,7 +79,7 @@ def _entries(file: str) -> Iterator[tuple[Any, Any]]:
     except (ValueError, RecursionError) as error:
         raise StateError(f"--map: {file}: no JSON: {error}") from None
     if isinstance(found, dict):
-        yield from ((_read(key), value) for key, value in found.items())
+        yield from ((_read(key, f"--map: {file}"), value) for key, value in found.items())
         return
     for number, entry in enumerate(found if isinstance(found, list) else [found]):
         entry = (
@@ -89,13 +90,13 @@ def _entries(file: str) -> Iterator[tuple[Any, Any]]:
         yield entry["key"], entry["value"]
 
 
-def _read(text: str) -> Any:
-    """Return a text of the command line as JSON reads it; what is no JSON stays text."""
+def _read(text: str, what: str) -> Any:
+    """Return a text of `what` on the command line as JSON reads it; what is no JSON stays text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         if text.lstrip()[:1] in ("{", "["):
-            raise StateError(f"{text}: no JSON: close what is open, put names in double quotes") from None
+            raise StateError(f"{what}: no JSON: close what is open, put names in double quotes") from None
         return text
 
 
