@@ -22,6 +22,9 @@ PCAP = {
 }
 """First bytes of a pcap file: byte order, and units of time in a second."""
 
+MODIFIED = (b"\x34\xcd\xb2\xa1", b"\xa1\xb2\xcd\x34")
+"""First bytes of a pcap file whose records have longer headers, of a libpcap of 1999 that was patched."""
+
 PCAP_VERSION, RESERVED = (2, 4), 0x03FF0000
 PCAPNG, PCAPNG_VERSIONS = 0x0A0D0D0A, ((1, 0), (1, 2))
 INTERFACE, OLD_PACKET, PACKET = 1, 2, 6

@@ -58,7 +58,10 @@ class State:
 
 def first_state(windows: Windows, name: str) -> State:
     """Return the state behind the header of a capture. Raises CaptureError for what is none."""
-    window = windows.at(0, formats.PCAP_HEADER)
+    try:
+        window = windows.at(0, formats.PCAP_HEADER)
+    except Damaged as damaged:
+        raise CaptureError(f"{name}: {damaged}") from None
     magic = bytes(window.view[:4])
     if magic in formats.PCAP:
         header = bytes(window.view[: formats.PCAP_HEADER])
@@ -72,6 +75,8 @@ def first_state(windows: Windows, name: str) -> State:
         return State("pcap", order, (interface,), interface.link_type, formats.PCAP_HEADER)
     if magic == formats.PCAPNG.to_bytes(4, "little"):
         return State("pcapng")
+    if magic in formats.MODIFIED:
+        raise CaptureError(f"{name}: pcap of the modified kind; tcpdump -r FILE -w OTHER makes the usual one")
     starts = f"starts with {magic.hex(' ')}" if magic else "is empty"
     raise CaptureError(f"{name}: not a capture: neither pcap nor pcapng ({starts})")
 
@@ -97,7 +102,7 @@ class Reader:
         """Yield batches up to the end. Raises CaptureError."""
         wanted = 1
         while True:
-            window = self.windows.at(self.position, wanted)
+            window = self._window(wanted)
             walked = self._walk(window)
             before, self.position = self.position, window.start + walked.position
             if walked.count:
@@ -121,6 +126,13 @@ class Reader:
             elif status in WRONG:
                 raise self.damaged(WRONG[status])
             del window, walked  # their memory is free then, and still in the processor's cache
+
+    def _window(self, size: int) -> Window:
+        """Return a window with so many bytes from where reading is, or all there are. Raises CaptureError."""
+        try:
+            return self.windows.at(self.position, size)
+        except Damaged as damaged:
+            raise self.damaged(str(damaged)) from None
 
     def _walk(self, window: Window) -> Walked:
         start = self.position - window.start
@@ -150,7 +162,7 @@ class Reader:
     def _bytes(self, window: Window, size: int) -> bytes:
         """Return so many bytes from where reading is."""
         if len(window.view) - (self.position - window.start) < size and not window.is_last:
-            window = self.windows.at(self.position, size)
+            window = self._window(size)
         start = self.position - window.start
         found = bytes(window.view[start : start + size])
         if len(found) < size:

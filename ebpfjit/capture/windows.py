@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import stat
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
+from ebpfjit.capture.formats import Damaged
 from ebpfjit.capture.spare import Spare
 from ebpfjit.errors import CaptureError
 
@@ -25,6 +25,12 @@ Mapping the file takes twice as long: each record is then a place in memory that
 file that is made shorter meanwhile would end the process.
 """
 
+PIECE = 1 << 10
+"""Compressed bytes that are unpacked at a time: they become up to 1 MiB with gzip, up to 32 with zstd."""
+
+_GZIP_ONLY = 31
+"""How zlib is told that data has gzip's header."""
+
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
@@ -37,6 +43,23 @@ class Window(NamedTuple):
 
 
 NOTHING = Window(memoryview(b""), 0, False)
+
+
+class Stream(Protocol):
+    """What can only be read on."""
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Return what one read gives, some bytes; none at the end."""
+
+
+class Frame(Protocol):
+    """What unpacks one stream of gzip, or one frame of zstd; behind its end (`eof`) there are other bytes."""
+
+    eof: bool
+    unused_data: bytes
+
+    def decompress(self, data: bytes, /) -> bytes:
+        """Return what these bytes add."""
 
 
 class Windows(Protocol):
@@ -78,32 +101,39 @@ def _read_into(number: int, view: memoryview, position: int) -> int:
 
 
 class StreamWindows:
-    """Windows of what can only be read on: what was not used is put in front of what follows."""
+    """Windows of what can only be read on: what was not used is put in front of what follows.
 
-    def __init__(self, file: BinaryIO, name: str, damaged: type[Exception] = EOFError) -> None:
-        self._file, self._name, self._damaged = file, name, damaged
+    What goes wrong is said where the bytes before it have been used.
+    """
+
+    def __init__(self, file: Stream, damaged: type[Exception] = EOFError) -> None:
+        self._file, self._damaged = file, damaged
         self._window = NOTHING
+        self._error: Exception | None = None
 
     def at(self, position: int, size: int) -> Window:
-        """Return a window; see `Windows`. Raises CaptureError where compressed data is damaged."""
+        """Return a window; see `Windows`. Raises Damaged where compressed data is, OSError."""
         kept = self._window.view[position - self._window.start :]
         if len(kept) < max(size, 1) and not self._window.is_last:
             parts, length, is_last = [kept], len(kept), False
-            while length < max(size, SIZE) and not is_last:
+            while length < max(size, SIZE) and not is_last and self._error is None:
                 part = self._read(max(size, SIZE) - length)
                 parts.append(memoryview(part))
                 length += len(part)
-                is_last = not part
+                is_last = not part and self._error is None
             self._window = Window(memoryview(b"".join(parts)), position, is_last)
+            if length < max(size, 1) and self._error is not None:
+                raise self._error
         return self._window
 
     def _read(self, size: int) -> bytes:
+        """Return what one read gives; nothing where it fails, or at the end."""
         try:
-            return self._file.read(size)
+            return self._file.read1(size)
         except (OSError, EOFError, ValueError, self._damaged) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the system's; what is wrong with the data has no number
-            raise CaptureError(f"{self._name}: {error}") from None
+            is_system = isinstance(error, OSError) and error.errno is not None  # the data's has no number
+            self._error = error if is_system else Damaged(str(error))
+            return b""
 
 
 @contextmanager
@@ -126,16 +156,21 @@ def opened(source: Source) -> Iterator[tuple[Windows, str]]:
 def _windows(file: BinaryIO, name: str) -> Windows:
     """Return the windows of an open file, of what it holds if it is compressed."""
     reader: Any = file if isinstance(file, io.BufferedReader) else io.BufferedReader(_Raw(file))
-    first = reader.peek(4)[:4]
-    if len(first) < 4:  # a stream that gives less at a time
-        first = reader.read(4)
-        reader = io.BufferedReader(_Raw(reader, first))
+    try:
+        first = reader.peek(4)[:4]
+        if len(first) < 4:  # a stream that gives less at a time
+            first = reader.read(4)
+            reader = io.BufferedReader(_Raw(reader, first))
+    except (OSError, EOFError, zlib.error) as error:  # of a stream that unpacks something itself
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise CaptureError(f"{name}: {error}") from None
     if first.startswith(GZIP):
-        unpacked: Any = gzip.GzipFile(fileobj=reader)
-        return StreamWindows(unpacked, name, zlib.error)
+        return StreamWindows(_Unpacked(reader, _gzip), zlib.error)
     if first == ZSTD:
-        return StreamWindows(*_zstd(reader, name))
-    return FileWindows(file) if _is_whole_file(reader) else StreamWindows(reader, name)
+        frame, damaged = _zstd(name)
+        return StreamWindows(_Unpacked(reader, frame), damaged)
+    return FileWindows(file) if _is_whole_file(reader) else StreamWindows(reader)
 
 
 def _is_whole_file(reader: Any) -> bool:
@@ -156,23 +191,56 @@ class _Raw(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer as far as one read goes."""
-        data, self._first = self._first or self._file.read(len(buffer)), b""
+        read = getattr(self._file, "read1", self._file.read)  # which loses nothing where it fails
+        data, self._first = self._first or read(len(buffer)), b""
         buffer[: len(data)] = data
         return len(data)
 
 
-def _zstd(file: BinaryIO, name: str) -> tuple[BinaryIO, str, type[Exception]]:
-    """Return what reads zstd, the name, and what that raises for damaged data. Raises CaptureError."""
+def _gzip() -> Any:
+    return zlib.decompressobj(_GZIP_ONLY)
+
+
+def _zstd(name: str) -> tuple[Callable[[], Any], type[Exception]]:
+    """Return what makes a `Frame` of zstd, and what that raises for damaged data. Raises CaptureError."""
     try:
         from compression import zstd  # type: ignore[import-not-found]  # Python 3.14
     except ImportError:
         pass
     else:
-        stream: BinaryIO = zstd.open(file)
-        return stream, name, zstd.ZstdError
+        return zstd.ZstdDecompressor, zstd.ZstdError
     try:
         import zstandard
     except ImportError:
         raise CaptureError(f"{name}: compressed with zstd; pip install 'ebpfjit[zstd]' reads that") from None
-    reader: BinaryIO = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-    return reader, name, zstandard.ZstdError
+    return zstandard.ZstdDecompressor().decompressobj, zstandard.ZstdError
+
+
+class _Unpacked:
+    """What compressed data holds, one frame behind the other; of one that ends early what there is of it.
+
+    Readers of whole files (`gzip.GzipFile`, `zstandard`'s) lose that, or do not say that it ended.
+    """
+
+    def __init__(self, file: Stream, new: Callable[[], Frame]) -> None:
+        self._file, self._new = file, new
+        self._frame = new()
+        self._rest = b""
+
+    def read1(self, size: int = -1) -> bytes:
+        """Return what the next bytes add, however many. Raises EOFError, and what the frame raises."""
+        while True:
+            data = self._rest or self._file.read1(PIECE)
+            self._rest = b""
+            if self._frame.eof:
+                data = data.lstrip(b"\0")  # which fill up blocks of tapes
+                if data:
+                    self._frame = self._new()
+            elif not data:
+                raise EOFError("the compressed data ends early")
+            if not data:
+                return b""
+            found = self._frame.decompress(data)
+            self._rest = self._frame.unused_data
+            if found:
+                return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import os
 import random
 import struct
@@ -162,7 +163,8 @@ WRONG = {
     SECTION + INTERFACE + struct.pack("<5I", 6, 20, 0, 0, 24): "two sizes differ",
     SECTION + INTERFACE + captures.block("<", 6, bytes(8)): "too short",
     SECTION + INTERFACE + BEYOND: "too short",
-    gzip.compress(captures.pcap([b"x" * 500]).data)[:-30]: "ended before the end-of-stream marker",
+    gzip.compress(captures.pcap([b"x" * 500]).data)[:-30]: "the compressed data ends early",
+    b"\xa1\xb2\xcd\x34": "pcap of the modified kind; tcpdump -r FILE -w OTHER",
 }
 
 
@@ -202,6 +204,48 @@ def test_compressed_ones_and_the_standard_input(tmp_path: Path) -> None:
     source = "from ebpfjit import capture; print(sum(len(batch) for batch in capture.read('-')))"
     run = subprocess.run([sys.executable, "-c", source], input=made.data, capture_output=True, check=True)
     assert run.stdout == b"200\n"
+
+
+@pytest.mark.parametrize("kind", ["gz", "zst", "gz stream"])
+def test_of_compressed_ones_that_were_cut_off_there_is_all_before_that(kind: str) -> None:
+    """All records that are whole in what the compressed bytes hold, and then an error, wherever it ends."""
+    made = captures.pcap([os.urandom(1000) for _ in range(400)])
+    pack = zstandard.compress if kind == "zst" else gzip.compress
+    half = len(made.data) // 1016 // 2 * 1016 + 24  # the end of a record
+    packed = [pack(made.data[:half]), pack(made.data[half:])]
+    whole = b"".join(packed)
+    least = 0
+    for cut in (*range(5, len(whole), 9_001), len(packed[0]) - 1, len(whole) - 9, len(whole) - 1):
+        source: Any = io.BytesIO(whole[:cut])
+        found, error = _read(gzip.GzipFile(fileobj=source) if kind == "gz stream" else source)
+        assert error
+        assert found == made.packets[: len(found)]
+        missing = (1 << 17) // 1016 + 10  # a block of zstd is there or not
+        assert len(found) >= cut // 1016 - missing, cut
+        least = max(least, len(found))
+    assert least >= 399 - missing
+    for behind, ends in ((b"", ""), (bytes(600), ""), (b"garbage!", "<file>")):
+        found, error = _read(io.BytesIO(whole + behind))
+        assert found == made.packets
+        assert error.startswith(ends)
+        assert bool(error) == bool(ends)
+
+
+def test_a_stream_that_fails_is_read_up_to_there() -> None:
+    made = captures.pcap([bytes([n]) * 50 for n in range(20)])
+
+    class Fails(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() == len(self.getvalue()):
+                raise OSError(5, "Input/output error")
+            return super().read(size)
+
+        read1 = read
+
+    batches = capture.read(Fails(made.data))
+    assert sum(len(batch) for batch in itertools.islice(batches, 1)) == 20
+    with pytest.raises(OSError, match="Input/output"):
+        next(batches)
 
 
 def test_damaged_compressed_ones_end_in_nothing_but_a_capture_error() -> None:
