@@ -85,11 +85,12 @@ def emit_baseline(cx: Context, verified: Verified, left: Collection[int] = ()) -
     entered = {**labels, **{pc: leave_label(pc) for pc in left if pc not in blocks or segments}}
     apart.update(branches)
     noted = {*segments, *plan.reasons, *entered}
+    place, find = cx.place, known.get
     for instruction in cx.program.instructions:
         pc = instruction.pc
-        phrase = known.get(words[pc]) if pc not in apart else None
+        phrase = find(words[pc]) if pc not in apart else None
         if phrase is not None and not phrase[1] and pc not in noted and not traced:
-            cx.place(pc, phrase[0])  # most instructions: what was written before, and nothing else
+            place(pc, phrase[0])  # most instructions: what was written before, and nothing else
             continue
         cx.begin(pc)
         if pc in noted:

@@ -154,10 +154,11 @@ def _grow(
     """Of jumps that reach so far: the parts between them and their targets, and how long these may be."""
     for place, jump, target in zip(places, jumps, targets, strict=True):
         distance = offsets[target] - offsets[place + 1]
-        if -SURE <= distance <= SURE or sizes[place] != SHORT_SIZE:
+        if not -128 <= distance <= 127:  # most, as exits are out of line
+            if sizes[place] == SHORT_SIZE:
+                far.append((place, jump.mnemonic))
+        elif -SURE <= distance <= SURE or sizes[place] != SHORT_SIZE:
             continue
-        if not -128 <= distance <= 127:
-            far.append((place, jump.mnemonic))
         elif distance > 0:
             close.append((place, jump.mnemonic, place + 1, target, 127))
         else:

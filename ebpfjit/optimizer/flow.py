@@ -24,19 +24,20 @@ def reads_of(code: Code) -> tuple[list[int], set[int]]:
     """Return how often each value is read by operations and ways, and those that exits name."""
     reads = [0] * value_count(code)
     named: set[int | None] = set()
+    read: list[int] = []
     for block in code.blocks:
         for op in block.ops:
-            for value in op.args:
-                reads[value] += 1
+            read += op.args
             if op.exit is not None:
                 named.update(op.exit.registers)
-        for value in block.end.args:
-            reads[value] += 1
-        if block.end.exit is not None:
-            named.update(block.end.exit.registers)
+        end = block.end
+        read += end.args
+        if end.exit is not None:
+            named.update(end.exit.registers)
         for way in block.ways:
-            for value in way.args:
-                reads[value] += 1
+            read += way.args
+    for value in read:
+        reads[value] += 1
     named.discard(None)
     return reads, named  # type: ignore[return-value]  # None is gone
 

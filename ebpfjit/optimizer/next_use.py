@@ -67,15 +67,20 @@ class NextUse:
 
     def _behind(self, number: int, at: Mapping[int, dict[int, int]]) -> dict[int, int]:
         found: dict[int, int] = {}
-        for way in self.code.blocks[number].ways:
-            far = FAR if self.depths[way.block] < self.depths[number] else 0
+        blocks, depths = self.code.blocks, self.depths
+        for way in blocks[number].ways:
             there = at[way.block]
+            if not there:
+                continue  # nothing is known there yet, or nothing is live
+            far = FAR if depths[way.block] < depths[number] else 0
+            soon, known = there.get, found.get
             for value in self.live[way.block]:
-                distance = there.get(value, NEVER) + far
-                if distance < found.get(value, NEVER):
+                distance = soon(value, NEVER) + far
+                if distance < known(value, NEVER):
                     found[value] = distance
-            for value, argument in zip(way.args, self.code.blocks[way.block].args, strict=True):
-                distance = there.get(argument, NEVER) + far
-                if distance < found.get(value, NEVER):
-                    found[value] = distance
+            if way.args:
+                for value, argument in zip(way.args, blocks[way.block].args, strict=True):
+                    distance = soon(argument, NEVER) + far
+                    if distance < known(value, NEVER):
+                        found[value] = distance
         return found

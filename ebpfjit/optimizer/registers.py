@@ -627,8 +627,9 @@ class _Placer:
         Where there are more than registers, those that are read last are on the stack, and of a loop that had
         not enough registers what it does not read.
         """
-        live, away = self.live[way.block], set(self.away.get(way.block, ()))
-        reserved = [value for value in live if self.registers.reserved >> self.where[value] & 1]
+        live, away, where = self.live[way.block], set(self.away.get(way.block, ())), self.where
+        mask = self.registers.reserved
+        reserved = [value for value in live if mask >> where[value] & 1] if mask else []
         away.difference_update(reserved)
         soon, is_loop = self.next_use.at[way.block], way.block in self.next_use.headers
         inside = [value for value in (*live, *args) if value not in away and value not in reserved]
@@ -636,15 +637,15 @@ class _Placer:
             inside.sort(key=lambda value: soon.get(value, NEVER))
             away.update(inside[self.usable_count :])
         there = {value: self.word(value) for value in sorted(away)}
-        later = []
+        later, spilled = [], self.spilled
         for value in live:
             if value in reserved:
-                there[value] = self.where[value]
+                there[value] = where[value]
             elif value not in away:
-                if soon[value] >= FAR and value in self.spilled:
-                    there[value] = self.spilled[value]  # nobody loads it until then
-                elif self.where[value] < SPILLED or not is_loop:
-                    there[value] = self.where[value]
+                if value in spilled and soon[value] >= FAR:
+                    there[value] = spilled[value]  # nobody loads it until then
+                elif where[value] < SPILLED or not is_loop:
+                    there[value] = where[value]
                 else:
                     later.append(value)
         return self._with_arguments(way, args, there, later)
