@@ -2,6 +2,7 @@
 
 binary, large_binary, string    a value is a packet: the buffers are used as they are, nothing is copied
 fixed_size_binary(n)            the same
+views, dictionaries, run-ends   are copied first, one behind the other; extension types are what they store
 struct, or a whole table        a row is laid out as the C struct that the program reads (`ebpfjit.columns`)
 
 The results are u64. A null is no packet: the program does not see it, and what stands there is what `nulls`
@@ -57,6 +58,8 @@ def map(
     if isinstance(column, pa.RecordBatch):
         column = column.to_struct_array()
     if isinstance(column, pa.ChunkedArray):
+        if not column.chunks:
+            _of_array(function, pa.array([], column.type), on_fault, nulls, layout)  # says what the type is
         chunks = [_of_array(function, chunk, on_fault, nulls, layout) for chunk in column.chunks]
         return pa.chunked_array(chunks, pa.uint64())
     if not isinstance(column, pa.Array):
@@ -96,6 +99,7 @@ def _of_array(
     nulls: Nulls,
     layout: np.dtype[Any] | None,
 ) -> Any:
+    column = _plain(column)
     kind = column.type
     if not _has_packets(kind) and not pa.types.is_struct(kind) and not pa.types.is_null(kind):
         known = ", ".join(str(each) for each in OFFSETS)
@@ -114,6 +118,20 @@ def _of_array(
     places = pc.if_else(valid, pc.subtract(pc.cumulative_sum(pc.cast(valid, pa.int64())), 1), None)
     spread = results.take(places)
     return spread if nulls is None else pc.fill_null(spread, pa.scalar(nulls % (1 << 64), pa.uint64()))
+
+
+def _plain(column: Any) -> Any:
+    """Return a column whose values stand one behind the other: of what other types say in other ways."""
+    kind, types = column.type, pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain(column.storage)
+    if types.is_dictionary(kind):
+        return _plain(column.dictionary_decode())
+    if types.is_run_end_encoded(kind):
+        return _plain(pc.run_end_decode(column))
+    if types.is_binary_view(kind):
+        return column.cast(pa.large_binary())
+    return column.cast(pa.large_string()) if types.is_string_view(kind) else column
 
 
 def _has_packets(kind: Any) -> bool:
@@ -145,6 +163,8 @@ def _results(
         found = function.map(data if data is not None else b"", offsets=starts, on_fault=on_fault)
     elif pa.types.is_fixed_size_binary(kind):
         size = kind.byte_width
+        if not size:
+            return _results(function, pa.array([b""] * count, pa.binary()), on_fault, layout)
         start = column.offset * size
         data = memoryview(column.buffers()[1])[start : start + count * size]
         found = function.map(data, stride=size, on_fault=on_fault)
@@ -171,6 +191,7 @@ def _rows(column: Any, layout: np.dtype[Any]) -> np.ndarray[Any, Any]:
 
 def _member(name: str, column: Any, layout: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """Return a member's column as numpy has it."""
+    column = _plain(column)
     kind = column.type
     if pa.types.is_struct(kind):
         inner = layout[name] if name in (layout.names or ()) else None
@@ -178,7 +199,10 @@ def _member(name: str, column: Any, layout: np.dtype[Any]) -> np.ndarray[Any, An
             raise TypeError(f"there is no struct {name!r} in the program's")
         return _rows(column, inner)
     if pa.types.is_fixed_size_list(kind):
-        flat: np.ndarray[Any, Any] = column.flatten().to_numpy(zero_copy_only=False)
+        values = column.flatten()
+        if values.null_count:
+            raise ValueError(f"member {name!r} has nulls inside of its lists")
+        flat: np.ndarray[Any, Any] = values.to_numpy(zero_copy_only=False)
         return flat.reshape(len(column), kind.list_size)
     numbers: np.ndarray[Any, Any] = column.to_numpy(zero_copy_only=False)
     return numbers

@@ -25,8 +25,8 @@ Mapping the file takes twice as long: each record is then a place in memory that
 file that is made shorter meanwhile would end the process.
 """
 
-PIECE = 1 << 10
-"""Compressed bytes that are unpacked at a time: they become up to 1 MiB with gzip, up to 32 with zstd."""
+GZIP_PIECE, ZSTD_PIECE = 1 << 14, 1 << 10
+"""Compressed bytes that are unpacked at a time: they become 16 MiB with gzip at most, 32 with zstd."""
 
 _GZIP_ONLY = 31
 """How zlib is told that data has gzip's header."""
@@ -166,10 +166,10 @@ def _windows(file: BinaryIO, name: str) -> Windows:
             raise
         raise CaptureError(f"{name}: {error}") from None
     if first.startswith(GZIP):
-        return StreamWindows(_Unpacked(reader, _gzip), zlib.error)
+        return StreamWindows(_Unpacked(reader, _gzip, GZIP_PIECE), zlib.error)
     if first == ZSTD:
         frame, damaged = _zstd(name)
-        return StreamWindows(_Unpacked(reader, frame), damaged)
+        return StreamWindows(_Unpacked(reader, frame, ZSTD_PIECE), damaged)
     return FileWindows(file) if _is_whole_file(reader) else StreamWindows(reader)
 
 
@@ -222,15 +222,15 @@ class _Unpacked:
     Readers of whole files (`gzip.GzipFile`, `zstandard`'s) lose that, or do not say that it ended.
     """
 
-    def __init__(self, file: Stream, new: Callable[[], Frame]) -> None:
-        self._file, self._new = file, new
+    def __init__(self, file: Stream, new: Callable[[], Frame], piece: int) -> None:
+        self._file, self._new, self._piece = file, new, piece
         self._frame = new()
         self._rest = b""
 
     def read1(self, size: int = -1) -> bytes:
         """Return what the next bytes add, however many. Raises EOFError, and what the frame raises."""
         while True:
-            data = self._rest or self._file.read1(PIECE)
+            data = self._rest or self._file.read1(self._piece)
             self._rest = b""
             if self._frame.eof:
                 data = data.lstrip(b"\0")  # which fill up blocks of tapes
