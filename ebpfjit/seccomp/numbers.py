@@ -36,6 +36,21 @@ ALIASES = MappingProxyType(
 )  # fmt: skip
 """What else they are called: by Go, Docker, uname."""
 
+_SOCKET_CALLS = (
+    "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send",
+    "recv", "sendto", "recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4",
+    "recvmmsg", "sendmmsg",
+)  # fmt: skip
+MULTIPLEXED = MappingProxyType(
+    {
+        **{name: ("socketcall", number) for number, name in enumerate(_SOCKET_CALLS, 1)},
+        "semop": ("ipc", 1), "semget": ("ipc", 2), "semctl": ("ipc", 3), "semtimedop": ("ipc", 4),
+        "msgsnd": ("ipc", 11), "msgrcv": ("ipc", 12), "msgget": ("ipc", 13), "msgctl": ("ipc", 14),
+        "shmat": ("ipc", 21), "shmdt": ("ipc", 22), "shmget": ("ipc", 23), "shmctl": ("ipc", 24),
+    }
+)  # fmt: skip
+"""Calls that some architectures have as another one's first argument too, or only so (linux/net.h, ipc.h)."""
+
 IS_64_BIT, IS_LITTLE_ENDIAN = 0x80000000, 0x40000000
 """Bits of an architecture's number."""
 

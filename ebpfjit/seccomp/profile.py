@@ -5,7 +5,9 @@ numbers            -> cut into stretches that are decided alike, found by bisect
 a decision         -> its rules in their order: the first whose arguments all hold; else defaultAction
 
 What a rule means follows from what container runtimes make of it: one without arguments stands for all of a
-call's, one that says the default action for nothing, and arguments of the same index are alternatives.
+call's, one that says the default action for nothing, and arguments of the same index are alternatives. One of
+a call that the architecture has behind another one (socket: socketcall(1, ...)) is about that too, but for
+its condition of the first argument.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from ebpfjit.seccomp.numbers import (
     ARCHITECTURES,
     IS_64_BIT,
     IS_LITTLE_ENDIAN,
+    MULTIPLEXED,
     SAME,
     X32_BIT,
     architecture,
@@ -309,16 +312,23 @@ def _otherwise(names: Collection[str], default: int) -> list[tuple[int, Decision
     return [(0, always if native else never), (X32_BIT, always if x32 else never), (LAST, always)]
 
 
-def _decisions(name: str, rules: Sequence[Rule], default: int) -> dict[int, Decision]:
+def _decisions(arch: str, rules: Sequence[Rule], default: int) -> dict[int, Decision]:
     """Return what rules decide about an architecture's calls, by number."""
-    calls, width = system_calls(name), 32 if name in HALVED or not ARCHITECTURES[name] & IS_64_BIT else 64
+    calls = system_calls(arch)
+    width = 32 if arch in HALVED or not ARCHITECTURES[arch] & IS_64_BIT else 64
     found: dict[int, list[tuple[tuple[Condition, ...], int]]] = {}
     for rule in rules:
         if rule.action == default:
             continue
         ways = [tuple((*each, width) for each in way) for way in rule.alternatives]
-        for each in {calls[name] for name in rule.names if name in calls}:
-            found.setdefault(each, []).extend((way, rule.action) for way in ways)
+        for name in dict.fromkeys(rule.names):
+            if name in calls:
+                found.setdefault(calls[name], []).extend((way, rule.action) for way in ways)
+            other, number = MULTIPLEXED.get(name, ("", 0))
+            if other in calls:
+                first: Condition = (0, "SCMP_CMP_EQ", number, 0, width)
+                rest = [tuple(each for each in way if each[0] != 0) for way in ways]
+                found.setdefault(calls[other], []).extend(((first, *way), rule.action) for way in rest)
     always: Decision = (((), default),)
     decided: dict[int, Decision] = {}
     for number, every in found.items():
