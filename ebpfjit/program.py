@@ -1,30 +1,33 @@
-"""A program: its bytes, decoded; and back to bytes.
-
-    bytes -> Instruction (fields, and the table row they name) -> bytes
-
-Decoding never fails on an instruction: what no row matches keeps its fields and has `row` None, so
-that a verifier can name it and an engine can stop at it. Only a wrong length is a DecodeError.
-"""
+"""A program: its instructions, and what was declared of it; the doors to all that can be done with it."""
 
 from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from copy import copy
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ebpfjit.bits import W32, W64
-from ebpfjit.collector import collector_paused
-from ebpfjit.errors import DecodeError, EbpfError
+from ebpfjit.bits import W64
+from ebpfjit.declared import Kfunc, Number, SourceLine, TypeInfo
+from ebpfjit.errors import EbpfError
+from ebpfjit.instruction import (
+    MAX_SLOTS,
+    SLOT_SIZE,
+    Buffer,
+    Instruction,
+    decode,
+    decode_words,
+    encode,
+    words_of,
+)
 from ebpfjit.isa.spec import Kind, Reference, Row
-from ebpfjit.isa.table import TABLE, match
+from ebpfjit.isa.table import TABLE
 from ebpfjit.literals import named_type
-from ebpfjit.memo import Memo
 from ebpfjit.named import cut, few
 from ebpfjit.once import import_alone
-from ebpfjit.record import dataclass, field, fields, lazy, record, replace
+from ebpfjit.record import dataclass, field, fields, lazy, replace
 
 if TYPE_CHECKING:
     import os
@@ -39,194 +42,23 @@ if TYPE_CHECKING:
     from ebpfjit.tracing import Trace
     from ebpfjit.verifier.verdict import Verdict
 
-SLOT_SIZE = 8
-MAX_SLOTS = 2_000_000
-"""Slots of a program: the verifier takes a million instructions, of which LDDW has two slots."""
-_WORD = struct.Struct("<BBhi")
+__all__ = [
+    "MAX_SLOTS",
+    "SLOT_SIZE",
+    "Buffer",
+    "Instruction",
+    "Kfunc",
+    "Number",
+    "Program",
+    "SourceLine",
+    "TypeInfo",
+    "decode",
+    "encode",
+    "words_of",
+]
+
 _FUNCTION_NAMING = frozenset(row for row in TABLE if row.imm_is_target and row.kind is not Kind.JUMP)
 """Local calls and code references."""
-
-Buffer = bytes | bytearray | memoryview
-"""What is accepted as bytecode (any object with the buffer protocol)."""
-
-
-@record
-class Instruction:
-    """One decoded instruction.
-
-    `pc` counts 8-byte slots from the start of the program. `opcode` is the first byte, `dst_reg` and
-    `src_reg` are 4 bits each: registers r0 to r10, or what tells operations apart. `offset`, `imm` and
-    `next_imm` are signed; `next_imm` is None for all but the two-slot LDDW. `row` is the table row that
-    matches, or None for an unknown encoding. `reserved` is the second word of an LDDW without its next_imm:
-    it must be zero.
-    """
-
-    pc: int
-    opcode: int
-    dst_reg: int
-    src_reg: int
-    offset: int
-    imm: int
-    next_imm: int | None = None
-    row: Row | None = None
-    reserved: int = 0
-
-    @property
-    def slots(self) -> int:
-        """How many 8-byte slots the instruction takes."""
-        return 1 if self.next_imm is None else 2
-
-    @property
-    def next_pc(self) -> int:
-        """The slot after this instruction."""
-        return self.pc + (1 if self.next_imm is None else 2)
-
-    @property
-    def imm64(self) -> int:
-        """The 64-bit constant of an LDDW, unsigned; other instructions: imm, sign-extended, u64."""
-        if self.next_imm is None:
-            return W64.wrap(self.imm)
-        return (self.next_imm & 0xFFFFFFFF) << 32 | (self.imm & 0xFFFFFFFF)
-
-    @property
-    def target(self) -> int | None:
-        """The slot that a jump or a local call goes to; None for everything else."""
-        row = self.row
-        if row is None or not row.has_target:
-            return None
-        return self.pc + 1 + (self.imm if row.imm_is_target else self.offset)
-
-    def encode(self) -> bytes:
-        """Return the instruction's 8 or 16 bytes."""
-        word = _WORD.pack(self.opcode, self.src_reg << 4 | self.dst_reg, self.offset, self.imm)
-        if self.next_imm is None:
-            return word
-        return word + (self.reserved | (self.next_imm & 0xFFFFFFFF) << 32).to_bytes(8, "little")
-
-
-_Fields = tuple[int, int, int, int, int, int | None, Row | None]
-"""The fields of an `Instruction` that follow from one word: opcode to row."""
-
-_known_words: Memo[int, _Fields] = Memo()
-
-
-def decode(code: Buffer) -> tuple[Instruction, ...]:
-    """Return the instructions of `code` in order; an LDDW's two slots make one instruction.
-
-    Raises DecodeError where the length is no multiple of 8, or that of more than `MAX_SLOTS` slots,
-    and where an LDDW lacks its second slot.
-    """
-    return _decode(words_of(code))
-
-
-def words_of(code: Buffer) -> tuple[int, ...]:
-    """Return the 8-byte words of `code`. Raises DecodeError where that is no whole number, or too many."""
-    if len(code) > MAX_SLOTS * SLOT_SIZE:
-        raise DecodeError(f"a program has at most {MAX_SLOTS} slots, this one {len(code) // SLOT_SIZE}")
-    if len(code) % SLOT_SIZE:
-        raise DecodeError(
-            f"a program is a multiple of {SLOT_SIZE} bytes, this one has {len(code)}",
-            len(code) // SLOT_SIZE,
-        )
-    return struct.unpack(f"<{len(code) // SLOT_SIZE}Q", code)
-
-
-def _decode(words: tuple[int, ...]) -> tuple[Instruction, ...]:
-    """Decode words; most of a program's have been seen before, and are looked up."""
-    _known_words.trim(len(words))
-    known = _known_words.get
-    instructions: list[Instruction] = []
-    second_half = False
-    with collector_paused():
-        for pc, word in enumerate(words):
-            if second_half:
-                second_half = False
-                continue
-            fields = known(word) or _fields_of(word)
-            row = fields[6]
-            if row is not None and row.is_wide:
-                instructions.append(_wide(pc, fields, words))
-                second_half = True
-            else:
-                instructions.append(Instruction(pc, *fields))
-    return tuple(instructions)
-
-
-def _fields_of(word: int) -> _Fields:
-    opcode, registers, offset, imm = _WORD.unpack(word.to_bytes(SLOT_SIZE, "little"))
-    dst, src = registers & 15, registers >> 4
-    fields = _known_words[word] = (opcode, dst, src, offset, imm, None, match(opcode, src, offset, imm))
-    return fields
-
-
-def _wide(pc: int, fields: _Fields, words: tuple[int, ...]) -> Instruction:
-    """Return an LDDW, whose second word follows."""
-    if pc + 1 == len(words):
-        raise DecodeError(f"pc {pc}: lddw takes two slots, the program ends after one", pc)
-    opcode, dst, src, offset, imm, _, row = fields
-    second = words[pc + 1]
-    next_imm = W32.signed(second >> 32)
-    return Instruction(pc, opcode, dst, src, offset, imm, next_imm, row, second & W32.mask)
-
-
-def encode(instructions: Iterable[Instruction]) -> bytes:
-    """Return the bytes of `instructions`, one after the other."""
-    return b"".join(instruction.encode() for instruction in instructions)
-
-
-@dataclass(frozen=True, slots=True)
-class SourceLine:
-    """A line of source: `line` and `column` count from 1 (column 0: not known), `text` is its text."""
-
-    file: str
-    line: int
-    column: int
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.text}" if self.text else f"{self.file}:{self.line}"
-
-
-@record
-class Number:
-    """A number that a kernel function takes or returns: its bytes, how it is read; or an address.
-
-    `to_struct` is true of the address of a struct or a union.
-    """
-
-    size: int = 8
-    is_signed: bool = False
-    is_pointer: bool = False
-    to_struct: bool = False
-
-
-@record
-class Kfunc:
-    """A kernel function that a program calls, as BTF declares it.
-
-    `arguments` are its first five, `result` is None where it returns nothing. Without BTF, `arguments` is
-    None: five u64. One that `is_weak` may be missing.
-    """
-
-    name: str
-    arguments: tuple[Number, ...] | None = None
-    result: Number | None = None
-    is_weak: bool = False
-
-
-@record
-class TypeInfo:
-    """What BTF says of a program, as Linux is told it when the program is loaded.
-
-    `btf` is little-endian BTF, the same object for all programs of a file. `functions` are (slot, id of the
-    BTF_KIND_FUNC) of each function, in order; the id is 0 where BTF does not know it. `lines` are struct
-    bpf_line_info, one after the other: slot, file and text (offsets of strings), line << 10 | column.
-    """
-
-    btf: bytes
-    functions: tuple[tuple[int, int], ...] = ()
-    lines: bytes = b""
-
 
 _ARENA = 33  # BPF_MAP_TYPE_ARENA
 _BY_INDEX = (Reference.MAP_BY_INDEX, Reference.MAP_VALUE_BY_INDEX)
@@ -297,7 +129,7 @@ class Program:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "code", bytes(self.code))
-        self.__dict__["_decoded"] = _decode(self.words)  # now, so that a wrong length is said here
+        self.__dict__["_decoded"] = decode_words(self.words)  # now, so that a wrong length is said here
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"
@@ -416,7 +248,7 @@ class Program:
     @lazy
     def instructions(self) -> tuple[Instruction, ...]:
         """The decoded instructions, in order of pc."""
-        return _decode(self.words)
+        return decode_words(self.words)
 
     @lazy
     def words(self) -> tuple[int, ...]:
