@@ -67,6 +67,23 @@ def binary(row: Row, number: int, dst: Value, src: Value, *, privileged: bool) -
     return _moved(row, is_full, number, src, dst, privileged=privileged)
 
 
+def two_signs(row: Row, dst: Value, src: Value) -> tuple[Scalar, Scalar] | None:
+    """Return -1 and 0 where a mask is put on a number that is one of these, None for all else.
+
+    What a sign chooses is walked in two ways, as what comes of it is no range (maybe_fork_scalars).
+    """
+    if row.meaning not in ("AND", "OR") or type(dst) is not Scalar or type(src) is not Scalar:
+        return None
+    number, is_full = dst.number, row.width is W64
+    range_ = (number.smin, number.smax) if is_full else (number.smin32, number.smax32)
+    if range_ != (-1, 0) or not src.number.is_known:
+        return None
+    names = ("smin", "smax") if is_full else ("smin32", "smax32")
+    made = [DOMAIN.both(number, DOMAIN.some(**dict.fromkeys(names, sign))) for sign in (-1, 0)]
+    ones, zero = made
+    return None if ones is None or zero is None else (Scalar(ones, (dst,)), Scalar(zero, (dst,)))
+
+
 def _numbers(row: Row, is_full: bool, dst: Scalar, src: Scalar) -> Scalar:
     a, b = dst.number, src.number
     if row.meaning in _DIVISIONS:

@@ -299,6 +299,8 @@ def _is_surely_there(takes: Prototype, given: Given) -> bool:
 def _integer(walk: Walk, takes: Prototype, given: Given) -> Value:
     if takes.result_range is not None:
         low, high = takes.result_range
+        if takes.name == "bpf_get_smp_processor_id" and walk.setting.types is not None:
+            high = walk.setting.types.most_processors(high + 1) - 1
         return Scalar(DOMAIN.some(smin=low, smax=high))
     if takes.at_most is not None and takes.at_most in given.most:
         most = given.most[takes.at_most]

@@ -197,6 +197,14 @@ class KernelTypes:
             raise Undecided(said, goes_on=True)
         return self._struct(name)[1].size
 
+    def most_processors(self, otherwise: int) -> int:
+        """Return NR_CPUS of the kernel that the program is for, `otherwise` where its types do not say it."""
+        types: Btf | None = self.program.kernel_types
+        if types is None or not types.named("bpf_get_smp_processor_id", {Kind.FUNC}):
+            return otherwise  # its own types, in which it may say what it likes of struct cpumask
+        found = types.named("cpumask", _STRUCTS)
+        return 8 * types.size_of(found[0]) if found else otherwise
+
     def begins_with(self, name: str, offset: int, wanted: str) -> bool:
         """True where a struct of that name is at an offset of another, which is one itself."""
         try:

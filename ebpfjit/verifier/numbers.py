@@ -96,6 +96,20 @@ BITS: dict[str, Callable[[Width, Bits, Bits], Bits]] = {
 """The known bits of dst op src, by meaning; of others nothing is known."""
 
 
+def _least(value: int, mask: int, bound: int) -> int:
+    """Return the least number of these known bits from `bound` on; a larger one where there is none."""
+    found = value | bound & mask
+    if found == bound:
+        return found
+    place = (found ^ bound).bit_length() - 1  # here they differ first
+    below = (1 << place) - 1
+    if found > bound:
+        return found & ~below | value & below
+    known = ~mask & (1 << mask.bit_length()) - 1  # a carry goes through these
+    raised = (found & mask | known | below | 1 << place) + 1
+    return raised & mask | value if raised < 1 << mask.bit_length() else (value | mask) + 1
+
+
 def between(low: int, high: int) -> Bits:
     """Return the bits that all numbers from `low` to `high` share."""
     mask = (1 << (low ^ high).bit_length()) - 1
@@ -254,7 +268,12 @@ class Domain:
         while True:
             before = (mask, umin, umax, smin, smax, umin32, umax32, smin32, smax32)
             # known bits -> ranges
-            umin, umax = max(umin, value), min(umax, value | mask)
+            if (umin ^ value) & ~mask & self.widest:
+                umin = _least(value, mask, umin)
+            if (umax ^ value) & ~mask & self.widest:
+                umax = self.widest ^ _least(~(value | mask) & self.widest, mask, self.widest ^ umax)
+            if umin > umax or umax < 0:
+                return None
             smin = max(smin, full.signed(value | mask & top))
             smax = min(smax, full.signed(value | mask & ~top))
             low, low_unknown = value & low_mask, mask & low_mask

@@ -528,6 +528,10 @@ def _binary(walk: Walk, state: State, insn: Instruction, row: Row) -> None:
     ):
         result: Value = known(0)
     else:
+        signs = arithmetic.two_signs(row, dst, src)
+        if signs is not None:
+            other = walk.fork(state, insn.pc)
+            dst, other.registers[insn.dst_reg] = signs
         result = arithmetic.binary(row, insn.dst_reg, dst, src, privileged=walk.setting.privileged)
     if not walk.setting.privileged:
         unprivileged.moved(walk.moves, insn, row, (dst, src), result)

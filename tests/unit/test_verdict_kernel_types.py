@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from ebpfjit import load
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.errors import EbpfError
 from ebpfjit.kernel import load_program, unavailable_reason
+from ebpfjit.verifier.kernel_types import KernelTypes
 
 OBJECT = Path(__file__).resolve().parents[1] / "elf" / "verdict_kernel_types_clang19.o"
 KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
@@ -34,6 +36,15 @@ def test_a_struct_that_the_kernel_lacks() -> None:
     assert [error.message for error in verdict.errors] == [
         "arg#0 reference type('struct of_no_kernel') has no matches"
     ]
+
+
+@pytest.mark.skipif(not KERNEL_TYPES.exists(), reason="this kernel has no types")
+def test_processors_are_as_many_as_the_kernel_is_made_for() -> None:
+    there, here = (load(OBJECT, btf=btf).programs["reads_anything"] for btf in (KERNEL_TYPES, None))
+    most = KernelTypes(there).most_processors(1 << 20)
+    assert most in range(64, 8193, 64)
+    assert len(os.sched_getaffinity(0)) <= most
+    assert KernelTypes(here).most_processors(8192) == 8192
 
 
 @pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
