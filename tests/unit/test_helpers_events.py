@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import sys
+import threading
 from dataclasses import dataclass, replace
 
 import pytest
@@ -394,3 +396,56 @@ def test_what_a_compiled_function_sends_waits_in_the_map() -> None:
     function = program.compile()
     assert (function(b"8 bytes!"), function(b"8 BYTES!")) == (0, 0)
     assert ring.consume() == [b"8 bytes!", b"8 BYTES!"]  # type: ignore[attr-defined]
+
+
+RESERVE_8 = """
+    mov r6, r1
+    lddw r1, {ring}
+    mov r2, 8
+    mov r3, 0
+    call 131
+    jeq r0, 0, full
+    ldxdw r1, [r6]
+    stxdw [r0], r1
+    mov r1, r0
+    mov r2, 0
+    call 132
+full:
+    mov r0, 0
+    exit
+"""
+MANY = 2000
+
+
+@pytest.mark.parametrize("release_gil", [False, True])
+@pytest.mark.parametrize("text", [OUTPUT.format(size=8, flags=0), RESERVE_8], ids=["output", "reserve"])
+@pytest.mark.parametrize("takes", [False, True], ids=["ring", "events"])
+def test_two_threads_send_to_one_ring(text: str, release_gil: bool, takes: bool) -> None:
+    """Each record is there once, a thread's in its order; who takes events gets those of its own runs."""
+    ring = Table(MapType.RINGBUF, entries=1 << 18).make("ring", HERE)
+    program = replace(program_with(text, {"ring": ring}), maps=(ring,))
+    function = program.compile(release_gil=release_gil)
+    sent = [[n.to_bytes(8, "big") for n in range(k << 32, (k << 32) + MANY)] for k in (0, 1)]
+    barrier = threading.Barrier(2)
+    taken: list[list[tuple[int, str, bytes]]] = [[], []]
+
+    def work(k: int) -> None:
+        barrier.wait()
+        for start in range(0, MANY, 100):
+            function.map(sent[k][start : start + 100], events=taken[k] if takes else None)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=work, args=(k,)) for k in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    left = ring.consume()  # type: ignore[attr-defined]
+    for k in (0, 1):
+        waiting = [record for record in left if record[3] == k]
+        mine = [data for _, _, data in taken[k]]
+        assert (mine, waiting) == ((sent[k], []) if takes else ([], sent[k]))
