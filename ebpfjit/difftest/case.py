@@ -14,6 +14,7 @@ A corpus file is text: lines `name: value`, and comments that start with `#`.
     tail: b7000000...             the program that such a one may tail call
     tail-type: tc                 the type of that one, where it is another
     maps: hostile                 which maps such a program has (MAPS)
+    relies: yes                   machine code relies on what the verifier says of such a program
     guard: after                  memory that nobody may touch lies before, or after, what r1 points to
 """
 
@@ -60,7 +61,7 @@ TYPES = (
 )  # fmt: skip
 """Types of programs that are compared. The first is none: plain memory. The last: plain memory, and maps."""
 
-MAPS = ("", "hostile", "operations")
+MAPS = ("", "hostile", "operations", "verdicts")
 """Which maps programs with a type may have (`typed.MAPS`); the first are those of `packets`."""
 
 GUARDS = ("", "before", "after")
@@ -101,7 +102,8 @@ class Case:
     input has fewer. `twin` is bytecode that must leave the same r0 and memory, empty for none. `name`
     says where the case comes from. A case with a `type` runs as `typed` says, with `tail` to be called,
     a program of `tail_type` (empty: the same); `maps` is one of MAPS. `classic` is the program of classic
-    BPF that the code was made from, empty for none: its own interpreter and Linux judge r0.
+    BPF that the code was made from, empty for none: its own interpreter and Linux judge r0. Where one with a
+    type `relies` on its verdict, what the verifier accepts of it is not checked in machine code.
     """
 
     code: bytes
@@ -115,6 +117,7 @@ class Case:
     tail_type: str = ""
     maps: str = ""
     classic: bytes = b""
+    relies: bool = False
 
     def check(self) -> None:
         """Raise CorpusError where the case cannot be run: too large, or an unknown build."""
@@ -158,6 +161,7 @@ def to_text(case: Case, given: Input, comments: Iterable[str] = ()) -> str:
         "tail": case.tail.hex(),
         "tail-type": case.tail_type,
         "maps": case.maps,
+        "relies": "yes" if case.relies else "",
         "guard": given.guard,
     }
     lines = [f"# {comment}".rstrip() for comment in comments]
@@ -210,6 +214,7 @@ _PARSERS: dict[str, Callable[[str], object]] = {
     "tail": bytes.fromhex,
     "tail-type": str,
     "maps": str,
+    "relies": _yes,
     "guard": str,
 }
 
@@ -228,7 +233,8 @@ def _case(fields: Mapping[str, str], name: str) -> Case:
     of_maps = fields.get("tail-type", ""), fields.get("maps", "")
     classic = bytes.fromhex(fields.get("classic", ""))
     type_ = fields.get("type", "")
-    return Case(code, (given,), build, promised, twin, name, type_, tail, *of_maps, classic)
+    relies = _yes(fields.get("relies", "no"))
+    return Case(code, (given,), build, promised, twin, name, type_, tail, *of_maps, classic, relies)
 
 
 def read_case(path: Path) -> Case:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ebpfjit.program import SLOT_SIZE, Program
@@ -45,6 +45,9 @@ INDEX: Mapping[MapType, int] = {
 }
 """Where the map of a type is, the last one where there are two."""
 
+REFERRING = frozenset({"LDDW_MAP_IDX", "LDDW_MAP_IDX_VALUE"})
+"""Operations whose imm counts maps."""
+
 LOOPBACK = 1
 """The interface that is always there."""
 
@@ -63,18 +66,20 @@ def fill(map_: Any) -> None:
         map_[key] = create(value) if isinstance(value, MapDefinition) else value
 
 
-def referred(code: bytes) -> tuple[bytes, tuple[MapDefinition, ...]]:
+def referred(
+    code: bytes, definitions: Sequence[MapDefinition] = DEFINITIONS
+) -> tuple[bytes, tuple[MapDefinition, ...]]:
     """Return bytecode that counts only the maps that it refers to, and these maps.
 
-    What is no index of DEFINITIONS stays none.
+    What is no index of `definitions` stays none.
     """
     loads = [
         insn
         for insn in Program.from_bytes(code).instructions
-        if insn.row is not None and insn.row.operation == "LDDW_MAP_IDX" and 0 <= insn.imm < len(DEFINITIONS)
+        if insn.row is not None and insn.row.operation in REFERRING and 0 <= insn.imm < len(definitions)
     ]
     used = sorted({insn.imm for insn in loads})
     counted = bytearray(code)
     for insn in loads:
         struct.pack_into("<i", counted, insn.pc * SLOT_SIZE + 4, used.index(insn.imm))
-    return bytes(counted), tuple(DEFINITIONS[index] for index in used)
+    return bytes(counted), tuple(definitions[index] for index in used)

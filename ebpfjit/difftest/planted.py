@@ -16,6 +16,7 @@ from ebpfjit.analysis import liveness
 from ebpfjit.difftest.exchange import exchange
 from ebpfjit.difftest.holes import HOLES
 from ebpfjit.difftest.planted_middle import MIDDLE
+from ebpfjit.difftest.planted_proofs import PROOFS
 from ebpfjit.difftest.planted_rules import RULES
 from ebpfjit.difftest.planting import (
     Plant,
@@ -532,6 +533,7 @@ PLANTED: tuple[PlantedBug, ...] = (
     *HOLES,
     *MIDDLE,
     *RULES,
+    *PROOFS,
 )
 
 

@@ -6,7 +6,17 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ebpfjit.difftest import acceptable, classic, metamorphic, operations, packets, pointers, raw, sweeps
+from ebpfjit.difftest import (
+    acceptable,
+    classic,
+    metamorphic,
+    operations,
+    packets,
+    pointers,
+    proven,
+    raw,
+    sweeps,
+)
 from ebpfjit.difftest.case import BUILDS, GUARDS, Case, CorpusError, Input
 from ebpfjit.difftest.generate import MEMORY_SIZE, Generator
 from ebpfjit.difftest.hostile import (
@@ -135,10 +145,22 @@ SOURCES: Mapping[str, Weighted] = {
     "calls": Weighted(lambda rng, corpus: calls.case(rng), 4),
     "arrays": Weighted(lambda rng, corpus: arrays.case(rng), 4),
     "classic": Weighted(lambda rng, corpus: classic.case(rng), 2),
+    "proven": Weighted(lambda rng, corpus: proven.case(rng), 3),
 }
 """The generators, by name."""
 
-TYPED = ("packets", "operations", "unguarded", "callbacks", "tails", "overlaps", "growth", "ends", "helpers")
+TYPED = (
+    "packets",
+    "operations",
+    "unguarded",
+    "callbacks",
+    "tails",
+    "overlaps",
+    "growth",
+    "ends",
+    "helpers",
+    "proven",
+)
 """Those whose programs have a type, or maps."""
 
 HOSTILE = (

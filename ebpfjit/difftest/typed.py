@@ -17,12 +17,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.analysis.verified import Verified
-from ebpfjit.difftest import guards, operation_maps
+from ebpfjit.bits import W64
+from ebpfjit.difftest import guards, operation_maps, proven
 from ebpfjit.difftest.case import UNTYPED, Case, Input, baseline_of, options_of
 from ebpfjit.difftest.children import Ended, run_forked
 from ebpfjit.difftest.engines import CALLED, other_stacks
 from ebpfjit.difftest.known import KnownFacts
 from ebpfjit.difftest.low_memory import PLACES, contexts_at
+from ebpfjit.difftest.operation_maps import REFERRING
 from ebpfjit.difftest.optimized import stages
 from ebpfjit.difftest.outcome import AUDIT_FAILURE, WRONG_CODE, Outcome, attributes_of
 from ebpfjit.difftest.packets import (
@@ -43,12 +45,13 @@ from ebpfjit.difftest.trace import (
     part_of,
     parting_of_parts,
 )
+from ebpfjit.difftest.verdicts import maps as verdict_maps
 from ebpfjit.errors import EbpfError, ExecutionError, InputError, LoadError, MapError, VerifierError
 from ebpfjit.interpreter import interpret
 from ebpfjit.listing.machine import render_pc
 from ebpfjit.literals import named_type
 from ebpfjit.options import Options
-from ebpfjit.program import Program
+from ebpfjit.program import Instruction, Program
 from ebpfjit.ready import Ready, environment_of, promises_of, ready
 from ebpfjit.record import dataclass
 from ebpfjit.runner import EngineFunction, run_on
@@ -88,6 +91,7 @@ MAPS: Mapping[str, tuple[MapDefinition, ...]] = {
     "": DEFINITIONS,
     "hostile": HOSTILE,
     "operations": operation_maps.DEFINITIONS,
+    proven.MAPS: tuple(verdict_maps.DEFINITIONS.values()),
 }
 """The maps that cases with a type may have, by the name that a case gives."""
 
@@ -103,6 +107,8 @@ def linked(case: Case) -> Program:
     code, definitions = case.code, MAPS[case.maps]
     if definitions is operation_maps.DEFINITIONS:  # many: only those that it refers to, as the loader does
         code, definitions = operation_maps.referred(code)
+    elif case.maps == proven.MAPS:
+        code, definitions = operation_maps.referred(code, definitions)
     maps = tuple(create(definition) for definition in definitions)
     if case.maps == "operations":
         for map_ in maps:
@@ -115,18 +121,29 @@ def linked(case: Case) -> Program:
             ready(main)
         except MapError as error:
             raise LoadError(str(error)) from error
+    if case.relies:
+        proven.rely(main)
     return main
 
 
 def _linked(name: str, code: bytes, type_: str, maps: tuple[object, ...]) -> Program:
     """Return a program whose references to maps are resolved."""
     references = {
-        insn.pc: maps[insn.imm].address  # type: ignore[attr-defined] # a map
+        insn.pc: _referred(insn, maps[insn.imm])
         for insn in Program.from_bytes(code).instructions
-        if insn.row is not None and insn.row.operation == "LDDW_MAP_IDX" and 0 <= insn.imm < len(maps)
+        if insn.row is not None and insn.row.operation in REFERRING and 0 <= insn.imm < len(maps)
     }
     known = None if type_ == UNTYPED else named_type(type_)
     return Program(code, name=name, type=known, references=references, maps=maps)
+
+
+def _referred(insn: Instruction, map_: Any) -> int:
+    """Return what a wide load of a map, or of a place in the only value of one, gives."""
+    assert insn.row is not None  # it is such a load
+    if insn.row.operation == "LDDW_MAP_IDX" or not map_.regions:
+        address: int = map_.address
+        return address
+    return W64.wrap(map_.value_address + (insn.next_imm or 0))
 
 
 # -- one run ----------------------------------------------------------------------------------------

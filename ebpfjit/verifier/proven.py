@@ -17,7 +17,9 @@ from typing import Any
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass, field
 from ebpfjit.runtime.maps.definition import MapType
+from ebpfjit.verifier.arithmetic import PACKET
 from ebpfjit.verifier.calls import InnerMap
+from ebpfjit.verifier.stack import SIZE
 from ebpfjit.verifier.values import Pointer, Value
 
 
@@ -46,23 +48,44 @@ class Reaches:
         self.by_pc: dict[int, Reach] = {}
 
     def see(self, pc: int, base: Value, offset: int, size: int, *, stores: bool) -> None:
-        """Note an access that was found right: of `size` bytes at `base` + `offset`."""
+        """Note an access that was found right: of `size` bytes at `base` + `offset`.
+
+        That it lies inside is asked once more here, whatever the rules say.
+        """
         reach = self.by_pc.get(pc)
         if reach is None:
             reach = self.by_pc[pc] = Reach(size, stores)
         if not isinstance(base, Pointer):
             reach.others.add("scalar")
-        elif base.kind == "stack":
-            reach.depth = max(reach.depth, -(base.lowest + offset))
-        elif base.kind in ("packet", "packet_meta"):
+            return
+        low, high = _span(base, offset, size)
+        if base.null:
+            reach.others.add(f"{base.kind}_or_null")
+        elif base.kind == "stack" and low >= -SIZE and high <= 0:
+            reach.depth = max(reach.depth, -low)
+        elif base.kind in PACKET and base.lowest >= base.off and 0 <= base.off + offset <= base.range - size:
             reach.in_packet = True
         elif base.kind == "ctx" and base.var is None:
-            reach.fields.add(base.off + offset)
-        elif base.kind == "map_value" and not isinstance(base.what, InnerMap):
+            reach.fields.add(low)
+        elif base.kind == "map_value" and low >= 0 and high <= _value_size(base.what):
             if all(map_ is not base.what for map_ in reach.maps):
                 reach.maps.append(base.what)
         else:
             reach.others.add(base.kind)
+
+
+def _span(base: Pointer, offset: int, size: int) -> tuple[int, int]:
+    """Return between which distances from the start of what a pointer points to the bytes lie."""
+    low = high = base.off + offset
+    if base.var is not None:
+        low, high = low + base.var.smin, high + base.var.smax
+    return low, high + size
+
+
+def _value_size(map_: Any) -> int:
+    """Return the bytes of a map's values, 0 for maps of which only a template is known."""
+    size: int = 0 if isinstance(map_, InnerMap) else map_.definition.value_size
+    return size
 
 
 @dataclass(frozen=True, slots=True)

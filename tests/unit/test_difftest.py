@@ -68,7 +68,8 @@ EXIT = "\nexit"
 )
 def test_a_corpus_file_holds_a_case(code, memory, limit, read_only, build, twin, filter_) -> None:
     promised = 0 if read_only else len(memory) // 2
-    case = Case(code, (Input(memory, limit, read_only),), build, promised, twin, "name", classic=filter_)
+    given_ = (Input(memory, limit, read_only),)
+    case = Case(code, given_, build, promised, twin, "name", classic=filter_, relies=read_only)
     assert from_text(to_text(case, case.inputs[0], ["a comment", ""]), "name") == case
 
 
