@@ -128,7 +128,8 @@ class Program:
     origin: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "code", bytes(self.code))
+        # bytes(16) would be two slots
+        object.__setattr__(self, "code", bytes(memoryview(self.code)))
         self.__dict__["_decoded"] = decode_words(self.words)  # now, so that a wrong length is said here
 
     def __repr__(self) -> str:
@@ -141,9 +142,10 @@ class Program:
         """Make a program from raw little-endian bytecode: 8 bytes for each slot.
 
         `name` is what errors and listings call it; `type` ("xdp", "tc", ...) says what context it gets, None
-        for plain memory. Raises DecodeError where `code` is not a whole number of slots.
+        for plain memory. Raises DecodeError where `code` is not a whole number of slots, TypeError where it
+        is no buffer.
         """
-        return cls(bytes(code), name=name, type=type)
+        return cls(bytes(memoryview(code)), name=name, type=type)
 
     @classmethod
     def from_assembly(cls, text: str, *, name: str | None = None, type: TypeName | None = None) -> Program:

@@ -37,9 +37,10 @@ def decode(code: bytes) -> tuple[Instruction, ...]:
 
     Raises DecodeError where `code` is no whole number of them.
     """
+    code = bytes(memoryview(code))
     if len(code) % WORD.size:
         raise DecodeError(f"{len(code)} bytes are no whole number of instructions of {WORD.size} bytes")
-    return tuple(Instruction(pc, *fields) for pc, fields in enumerate(WORD.iter_unpack(bytes(code))))
+    return tuple(Instruction(pc, *fields) for pc, fields in enumerate(WORD.iter_unpack(code)))
 
 
 def encode(fields: Iterable[tuple[int, int, int, int]]) -> bytes:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebpfjit import DecodeError, Program
+from ebpfjit import DecodeError, EbpfVmRaw, Program, classic
 from ebpfjit.program import decode, encode
 
 LDDW = bytes.fromhex("18000000887766550000000044332211")
@@ -70,3 +72,10 @@ def test_the_collector_waits_while_a_program_is_decoded() -> None:
         gc.callbacks.remove(look)
     assert phases.count("start") <= 1  # when it is done; else for each 700
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("code", ["mov r0, 1", 16, None, [149, 0, 0, 0, 0, 0, 0, 0]])
+@pytest.mark.parametrize("take", [Program, Program.from_bytes, EbpfVmRaw().set_program, classic.check])
+def test_what_is_no_buffer_is_no_bytecode(take: Callable[[Any], object], code: Any) -> None:
+    with pytest.raises(TypeError, match="a bytes-like object is required"):
+        take(code)
