@@ -2,7 +2,8 @@
 
 arch not listed    -> SCMP_ACT_KILL
 numbers            -> cut into stretches that are decided alike, found by bisection
-a decision         -> its rules in their order: the first whose arguments all hold; else defaultAction
+a decision         -> its rules in the order of _precedence: the first whose arguments all hold; else
+                      defaultAction
 
 What a rule means follows from what container runtimes make of it: one without arguments stands for all of a
 call's, one that says the default action for nothing, and arguments of the same index are alternatives. One of
@@ -45,6 +46,12 @@ _LOAD, _AND, _RET, _JEQ, _JGT, _JGE = 0x20, 0x54, 0x06, 0x15, 0x25, 0x35
 _JA, _FARTHEST = 0x05, 255
 COMPARISONS = ("SCMP_CMP_NE", "SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT",
                "SCMP_CMP_MASKED_EQ")  # fmt: skip
+
+_EQUAL, _UPPER, _LOWER = range(3)
+_RANKS = {
+    "SCMP_CMP_EQ": _EQUAL, "SCMP_CMP_NE": _EQUAL, "SCMP_CMP_MASKED_EQ": _EQUAL, "SCMP_CMP_LT": _UPPER,
+    "SCMP_CMP_LE": _UPPER, "SCMP_CMP_GE": _LOWER, "SCMP_CMP_GT": _LOWER,
+}  # fmt: skip
 
 DOCKER_CAPABILITIES = frozenset(
     f"CAP_{name}"
@@ -333,8 +340,21 @@ def _decisions(arch: str, rules: Sequence[Rule], default: int) -> dict[int, Deci
     decided: dict[int, Decision] = {}
     for number, every in found.items():
         whole = next((one for one in every if not one[0]), None)
-        decided[number] = (whole,) if whole is not None else (*every, *always)
+        decided[number] = (whole,) if whole is not None else (*sorted(every, key=_precedence), *always)
     return decided
+
+
+def _precedence(way: tuple[tuple[Condition, ...], int]) -> list[tuple[int, int, int]]:
+    """Return what a call's rules are sorted by, as libseccomp does: later arguments first; of the same
+    argument equality, then upper bounds from the lowest on, then lower bounds from the highest on. What is
+    equal keeps the profile's order.
+    """
+    found = []
+    for index, op, value, wanted, _ in sorted(way[0]):
+        rank = _RANKS[op]
+        number = wanted if op == "SCMP_CMP_MASKED_EQ" else value
+        found.append((-index, rank, number if rank == _UPPER else -number))
+    return found
 
 
 def _stretches(

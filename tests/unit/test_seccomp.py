@@ -188,6 +188,36 @@ def test_rules_count_where_a_profile_says_so() -> None:
                 assert table[name] == ("SCMP_ACT_ALLOW" if listed else "SCMP_ACT_KILL"), (name, arch)
 
 
+def test_the_narrower_rule_of_a_call_decides() -> None:
+    """In whatever order they are, as libseccomp has it."""
+    conditions = {
+        1: (2, "GT", 128), 2: (2, "GT", 256), 3: (2, "GE", 512), 4: (2, "LE", 64), 5: (2, "LT", 32),
+        6: (2, "EQ", 7), 7: (2, "NE", 40), 8: (0, "EQ", 1), 9: (5, "MASKED_EQ", 1),
+    }  # fmt: skip
+    decided = {
+        (1, 2, 3): {129: 1, 256: 1, 257: 2, 511: 2, 512: 3, 9999: 3, 128: 38},
+        (4, 5, 6, 1): {7: 6, 8: 5, 31: 5, 32: 4, 64: 4, 65: 38, 129: 1},
+        (7, 1, 6): {7: 7, 40: 38, 129: 7},
+        (8, 4): {0: 4, 64: 4, 65: 8},
+        (9, 4, 1): {0: 9, 300: 9},
+    }
+    for errors, expected in decided.items():
+        for order in itertools.permutations(errors):
+            rules = [
+                {
+                    "names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": error,
+                    "args": [{"index": index, "op": f"SCMP_CMP_{op}", "value": value}],
+                }
+                for error in order for index, op, value in [conditions[error]]
+            ]  # fmt: skip
+            profile = {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38, "syscalls": rules}
+            program = seccomp.load({**profile, "architectures": ["x86_64"]})
+            found = {
+                size: program.decide(nr="read", arch="x86_64", args=(1, 0, size))[1] for size in expected
+            }
+            assert found == expected, order
+
+
 def test_calls_that_are_behind_another_one() -> None:
     """A rule of socket is one of socketcall(1, ...) too, as container runtimes have it."""
     local = {"index": 0, "op": "SCMP_CMP_EQ", "value": 1}
