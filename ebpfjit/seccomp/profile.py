@@ -231,7 +231,10 @@ def _when(rule: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
     kernel = given.get("minKernel")
     if not isinstance(kernel, (str, type(None))):
         raise LoadError(f"{here}minKernel is a release of Linux, not {shown(kernel)}")
-    arches = {architecture(each) for each in _names(given, "arches", here)}
+    try:
+        arches = {architecture(each) for each in _names(given, "arches", "")}
+    except LoadError as error:
+        raise LoadError(f"{here}{error}") from None
     caps = frozenset(each.upper() for each in _names(given, "caps", here))
     return {"arches": arches, "caps": caps, "kernel": release(kernel or "0.0", here)}
 
@@ -303,7 +306,10 @@ def _action(given: Any, data: Any, where: str) -> int:
         raise LoadError(f"{where}: no action {shown(given)}; there are {', '.join(ACTIONS)}")
     if name not in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
         return ACTIONS[name]
-    return ACTIONS[name] | (error_number(data) if data is not None else EPERM)
+    try:
+        return ACTIONS[name] | (error_number(data) if data is not None else EPERM)
+    except LoadError as error:
+        raise LoadError(f"{where}: {error}") from None
 
 
 # -- what is decided about each number ----------------------------------------------------------------

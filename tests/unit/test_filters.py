@@ -381,7 +381,8 @@ def test_what_libpcap_makes_and_linux_refuses() -> None:
 
 
 def test_protochain_becomes_a_loop() -> None:
-    ether = Ether() / IPv6(src="fe80::1", dst="fe80::2")
+    # with addresses, which scapy asks the network for otherwise, a second each
+    ether = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IPv6(src="fe80::1", dst="fe80::2")
     chains = [ether / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / last for last in (TCP(), UDP(), b"")]
     taken = [*packets(), *map(bytes, chains), *(bytes(each)[:60] for each in chains)]
     for expression in ("ip6 protochain 6", "ip protochain 17", "ip6 protochain 60 or tcp"):
