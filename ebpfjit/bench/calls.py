@@ -522,9 +522,9 @@ def _helpers(found: Sequence[Comparison]) -> Section:
     if by_map is not None:
         least = median(by_map.theirs) / median(found[0].theirs)
         remarks = [
-            f"`map()` calls the same function from C, and does nothing else: {least:.2f} of a ctypes callback,"
-            " and no way takes less. Behind each call machine code asks the processor's clock, so that"
-            " loops of slow helpers can be stopped."
+            f"`map()` calls the same function from C, and does nothing else: {least:.2f} of a ctypes"
+            " callback, and no way takes less. Behind each call machine code asks the processor's clock,"
+            " so that loops of slow helpers can be stopped."
         ]
     return section("helpers", "A helper in Python, called from machine code: a call", found, remarks)
 
