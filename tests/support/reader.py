@@ -21,8 +21,8 @@ from pathlib import Path
 BLOCK = re.compile(r'^```(python|console)(?: title="(.*?)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
 PRINTED = re.compile(r"^\s*print\(.*\)  # (.*)$", re.MULTILINE)
 """A line that says what it prints."""
-INDENTED = re.compile(r"^    (ebpfjit .*?)(?:  .*)?$", re.MULTILINE)
-"""A command that stands in a list of them, and what is said of it."""
+INDENTED = re.compile(r"^    (ebpfjit .*?)(?:  .*)?(?<!: ebpfjit\[prove\])$", re.MULTILINE)
+"""A command that stands in a list of them, and what is said of it; not of the solver, an extra."""
 ENDS = {"ebpfjit check examples/packets/event_logger.o": 1, "ebpfjit fuzz firewall_first.o": 1}
 """How commands, by their first words, end that find what their page is about."""
 WITHOUT = "JitUnavailable|keystone is not installed|skipped in"
