@@ -117,7 +117,7 @@ def measured(paths: list[str], packets: int, small: str, rounds: int) -> tuple[T
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--packets", type=int, default=4_000_000)
-    parser.add_argument("--times", type=int, default=20, help="how many captures of them there are")
+    parser.add_argument("--times", type=int, default=8, help="how many captures of them there are")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--write", action="store_true", help="replace the part of RESULTS.md")
     arguments = parser.parse_args()
