@@ -44,7 +44,7 @@ from ebpfjit.runtime.memory import Region, Stack, stopped_by
 from ebpfjit.runtime.shared import SharedRegions
 
 if TYPE_CHECKING:
-    from ebpfjit.jit.gate import Lane
+    from ebpfjit.jit.lanes import Lane
     from ebpfjit.jit.tails import Tails
     from ebpfjit.verifier.verdict import Verdict
 
@@ -188,10 +188,10 @@ def _tails_of(
 
 
 def _why_no_lane(start: Ready, environment: Environment, *, release_gil: bool) -> str:
-    """Return why calls of a program are prepared in Python, "" for programs on packets."""
+    """Return why calls of a program are prepared in Python, "" where what a run is given is its context."""
     if start.type is None:
         return "a program with maps and without a type"
-    if not (start.type.has_packet and start.type.has_lane):
+    if not start.type.has_lane:
         return f"the context of {start.type.name} programs"
     if release_gil:
         return "runs without Python's lock"
@@ -218,11 +218,14 @@ def _cells(start: Ready, environment: Environment) -> list[tuple[int, int]]:
 def _lane_of(name: str) -> Lane:
     """Return the lane that all functions of a program type share: memory below 4 GiB is scarce."""
     load_package("ebpfjit.jit")
-    from ebpfjit.jit.gate import Lane
+    from ebpfjit.jit.lanes import PacketLane, StructLane
 
-    context = packet_context(program_type(name))
+    type_ = program_type(name)
+    if not type_.has_packet:
+        return StructLane(type_)
+    context = packet_context(type_)
     context.clear()
-    return Lane(context)
+    return PacketLane(context)
 
 
 def compile(

@@ -148,6 +148,13 @@ LANE_WORDS = (
     "network_header",
     "size",  # of the packet as it was put there, what its program does not see included
     "moved",  # not 0 where the run has moved its packet without Python (`packets`)
+    "is_struct",  # not 0 where the caller's bytes are the struct: `room` at most,
+    "least",  # and so many at least;
+    "measured",  # all ones where the block says how many, 0 where the struct is a row of the table of regions
+    "links",  # pointers of the struct: (offset, what it becomes) each; a struct that has its own is another's
+    "links_stop",
+    "copies",  # 4 bytes of it that stand elsewhere too: (offset, address) each
+    "copies_stop",
 )
 
 # A batch: 8-byte words that Python writes; `index` and `turn` are counted in place.

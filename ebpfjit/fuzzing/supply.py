@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ebpfjit.difftest.inputs import compared_with
 from ebpfjit.fuzzing.batches import Batch, Mutator
@@ -59,7 +60,8 @@ class Supply:
         self.queue: list[Sample] = []
         self.is_fast = side.rows() == ROWS
         self._fresh = Turn(4, 4) if watches else Turn(16, 128)  # where runs take long, making one does not
-        self._fields = Turn(8, 64) if self.is_fast else Turn(2, 2)
+        # beside a struct's bytes is what these cannot say, what its pointers point to
+        self._fields = Turn(2, 2) if not self.is_fast else Turn(8, 64) if inputs.has_packet else Turn(2, 16)
         self._turn: Turn | None = None
 
     def begin(self, given: Iterable[Sample]) -> None:
@@ -102,7 +104,7 @@ class Supply:
         """Return changed ones, with fields or without."""
         recent = self.pool[-RECENT:] if self.rng.random() < 0.4 else self.pool
         rows = self.side.rows(with_fields=has_fields)
-        rows = FEW if self.is_fast and rows != ROWS else rows
+        rows = FEW if self.is_fast and self.inputs.has_packet and rows != ROWS else rows
         changed = self.mutator.batch([each.data for each in recent], rows)
         if not has_fields and not self.inputs.is_linked:
             return changed
@@ -112,10 +114,17 @@ class Supply:
         return Batch.of(samples)
 
     def _some_fields(self, recent: Sequence[Sample]) -> Fields:
-        """Return fields for a run: new ones, or those of one that was kept."""
+        """Return fields for a run: new ones, or those of one that was kept, with fewer bytes perhaps."""
         if self.rng.random() < 0.5:
             return self.inputs.contexts(self.rng)
-        return self.rng.choice(recent).fields
+        fields = self.rng.choice(recent).fields
+        if self.inputs.has_packet or self.inputs.described is not None or self.rng.random() < 0.5:
+            return fields
+        return tuple((name, self._cut(value)) for name, value in fields)
+
+    def _cut(self, value: Any) -> Any:
+        """Return fewer of the bytes that a pointer points to."""
+        return value[: self.rng.randrange(len(value) + 1)] if isinstance(value, bytes) else value
 
     def _from_queue(self) -> Batch:
         """Return the first ones that wait, all with fields or all without."""

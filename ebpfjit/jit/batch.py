@@ -16,6 +16,7 @@ from typing import Any
 from ebpfjit.errors import AuditFailure, ExecutionError, InputError, Stopped
 from ebpfjit.jit.callables import tier_up
 from ebpfjit.jit.gate import Gate, called_at, takers
+from ebpfjit.jit.lanes import Lane
 from ebpfjit.jit.routines import routines
 from ebpfjit.jit.sending import Event, Sending
 from ebpfjit.record import field, record
@@ -366,7 +367,7 @@ class Batch:
     def _run(self, packets: Packets, results: array[int], first: int) -> None:
         """Put what the program returns for packets into the results from `first` on."""
         gate = self._gate(packets.count)
-        if gate is not None and (gate.lane is None or gate.lane.take()):
+        if gate is not None and self._fits(gate.lane) and (gate.lane is None or gate.lane.take()):
             try:
                 self._run_natively(gate, packets, results, first)
             finally:
@@ -376,6 +377,10 @@ class Batch:
         for index in range(packets.count):
             self.mark.check()
             results[first + index] = self._one(packets, index, first)
+
+    def _fits(self, lane: Lane | None) -> bool:
+        """True where machine code does all that is asked for: what is left of a struct Python takes."""
+        return lane is None or not lane.is_struct or self.left is None or self.left.changed is None
 
     def _run_natively(self, gate: Gate, packets: Packets, results: array[int], first: int) -> None:
         words = packets.words

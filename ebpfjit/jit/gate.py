@@ -19,6 +19,7 @@ from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import TABLE, told_by
 from ebpfjit.jit.cpu import machine
 from ebpfjit.jit.entry import Compiled, Run, slices_of
+from ebpfjit.jit.lanes import Lane
 from ebpfjit.jit.promises import Given, check
 from ebpfjit.jit.routines import (
     BYTEARRAY_EXPORTS,
@@ -26,7 +27,6 @@ from ebpfjit.jit.routines import (
     BYTES_DATA,
     SIZE,
     WORD,
-    routines,
     word,
 )
 from ebpfjit.jit.sending import Channels
@@ -37,8 +37,6 @@ from ebpfjit.options import Options
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime import faults, held
-from ebpfjit.runtime.contexts import SkbContext, XdpContext
-from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
 from ebpfjit.runtime.execution import Execution, Stops
 from ebpfjit.runtime.memory import (
     MAX_FRAMES,
@@ -52,7 +50,7 @@ from ebpfjit.runtime.memory import (
 from ebpfjit.runtime.rights import Rights
 from ebpfjit.runtime.shared import SharedRegions
 from ebpfjit.runtime.world import World
-from ebpfjit.translators.block import FAULTS, LANE_WORDS, MOST_LIMITS, STATE_WORDS, block_size, limit_place
+from ebpfjit.translators.block import FAULTS, MOST_LIMITS, STATE_WORDS, block_size, limit_place
 from ebpfjit.translators.host import SHAPES
 
 SUPPORTED = ((3, 11), (3, 12), (3, 13), (3, 14))
@@ -79,8 +77,6 @@ PACKET_LOADS = told_by(*(row for row in TABLE if row.kind is Kind.PACKET_LOAD))
 """As in `Program.operations`."""
 
 _STATE = {name: index for index, name in enumerate(STATE_WORDS)}
-_LANE = {name: index for index, name in enumerate(LANE_WORDS)}
-_ALL_ONES = (1 << 64) - 1
 _STACK_LIMIT, _STACK_TOP, _PACKET_SIZE, _STOPS, _TAIL_CALLS, _GIVEN = (
     WORD[name] >> 3 for name in ("stack_limit", "stack_top", "packet_size", "stops", "tail_calls", "given")
 )
@@ -133,73 +129,6 @@ class Mbuff:
     size: int
     data_offset: int
     data_end_offset: int
-
-
-class Lane:
-    """The memory of a context, into which the gate puts one packet after the other."""
-
-    def __init__(self, context: XdpContext | SkbContext) -> None:
-        self.context = context
-        template = context.template
-        self._template = ctypes.create_string_buffer(template, _aligned(len(template)))
-        self.hidden = LINK_HEADER_SIZE if context.type.network_layer else 0
-        link = context.memory.start + context.first + context.headroom
-        has_headers = isinstance(context, SkbContext)
-        words = {
-            "fill": routines().addresses[f"fill_{context.struct.name.strip('_')}"],
-            "struct": context.argument.start,
-            "template": ctypes.addressof(self._template),
-            "template_size": len(self._template),
-            "packet": link,
-            "room": context.room,
-            "hidden": self.hidden,
-            "writable": _ALL_ONES if context.type.writes_packet else 0,
-            "shown": _ALL_ONES if context.type.reads_packet else 0,
-            "link_header": link if has_headers else 0,
-            "network_header": link + LINK_HEADER_SIZE if has_headers else 0,
-        }
-        self._words = (ctypes.c_uint64 * len(LANE_WORDS))()
-        for name, value in words.items():
-            self._words[_LANE[name]] = value
-
-    def adopt(self, size: int) -> None:
-        """Let the context go on with a run that is in the middle of a packet of so many bytes.
-
-        One that the run has moved is where the struct says.
-        """
-        if self._words[_LANE["moved"]]:
-            assert isinstance(self.context, XdpContext)  # others are moved by Python alone
-            self.context.resume(self._words[_LANE["size"]])
-        else:
-            self.context.adopt(size)
-
-    @property
-    def memory(self) -> tuple[Any, ...]:
-        """What machine code reads and writes there."""
-        return self._words, self._template, self.context.memory
-
-    def regions(self, rights: Rights | None) -> list[Region]:
-        """Return what runs may touch besides the packet: the struct, with these rights, and the rest."""
-        given = self.context.argument
-        struct = Region(given.name, given.start, given.stop, given.writable, given.view, rights)
-        own = (self.context.packet, given)
-        return [struct, *(each for each in self.context.regions if not any(each is other for other in own))]
-
-    @property
-    def address(self) -> int:
-        """Where the lane's words are."""
-        return ctypes.addressof(self._words)
-
-    def take(self) -> bool:
-        """Keep the lane, until it is given back; False where a run is using it."""
-        if self._words[_LANE["busy"]]:
-            return False
-        self._words[_LANE["busy"]] = 1
-        return True
-
-    def give_back(self) -> None:
-        """Let other runs have the lane."""
-        self._words[_LANE["busy"]] = 0
 
 
 class Gate:
@@ -425,7 +354,7 @@ class Gate:
         _spaces.pop(block, None)
         self._runs.pop(block).close()
         if self.lane is not None:
-            self.lane.context.clear()
+            self.lane.clear()
 
     def on_fault(self, block: int, error: BaseException | None) -> None:
         """Raise what went wrong, or add the pc to the error that a helper raised."""
@@ -602,8 +531,9 @@ def _limit_table(compiled: Compiled) -> ctypes.Array[ctypes.c_uint64]:
 def _given(shape: str, lane: Lane | None, mbuff: Mbuff | None, rights: Rights | None) -> Given:
     """Return what every run through a gate of such a shape has behind r1: buffers are of any size."""
     if SHAPES[shape].argument == "context":
-        size = lane.context.argument.size if lane is not None else 0
-        return Given(size, writable=False, measured=False, rights=rights, told=lane is not None)
+        size = lane.struct_size if lane is not None else 0
+        told = lane is not None and not lane.is_struct
+        return Given(size, writable=False, measured=False, rights=rights, told=told)
     return Given(0 if mbuff is None else mbuff.size, writable=mbuff is not None, measured=True)
 
 

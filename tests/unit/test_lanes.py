@@ -366,7 +366,7 @@ def test_helpers_find_the_struct_as_the_program_left_it() -> None:
 
 
 def test_other_programs_have_no_lane_and_work() -> None:
-    plain = program("ldxw r0, [r1+0]\nexit", type="kprobe").compile()
+    plain = program("ldxw r0, [r1+0]\nexit", type="sock_ops").compile()
     assert inside(plain).gate is None
     assert plain(FRAME) == 0x03020100
     unlocked = program(LENGTH_AND_LAST).compile(release_gil=True)

@@ -13,6 +13,7 @@ from ebpfjit.translators.block import BATCH_WORDS, FAULTS, KINDS, NO_ROOM, OUT_O
 from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.host import Layout
 from ebpfjit.translators.x86_64.host import call, release_lock, take_lock
+from ebpfjit.translators.x86_64.lanes import lane_word
 from ebpfjit.translators.x86_64.runs import (
     TAKEN,
     block_word,
@@ -150,6 +151,8 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.jump("jmp", ".closed")
 
     cx.label(".lane")
+    cx.emit(f"cmp {lane_word('is_struct')}, 0")
+    cx.jump("jne", ".packet_struct")
     cx.jump("call", "place")
     cx.jump("jb", ".outside")
     cx.emit("mov rsi, r14")
@@ -161,6 +164,13 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.jump("je", ".lane_sized")
     fill_limits(cx, "lane")
     cx.label(".lane_sized")
+    start(cx, layout, lane=True)
+    cx.jump("jmp", ".ran")
+
+    cx.label(".packet_struct")
+    cx.jump("call", "place_struct")
+    cx.jump("jb", ".outside")
+    fill_limits(cx, "struct")
     start(cx, layout, lane=True)
     cx.jump("jmp", ".ran")
 

@@ -169,16 +169,23 @@ def _take_bytearray(cx: Emitter, index: int, layout: Layout, other: str) -> None
 
 
 def _enter_lane(cx: Emitter) -> None:
-    """Put the packet into the lane; a run that finds it in use, or the packet too odd, goes without."""
-    odd = ".lane_odd"
+    """Put packet or struct into the lane; a run that finds it in use, or them too odd, goes without."""
+    odd, struct, entered = ".lane_odd", ".lane_struct", ".lane_entered"
     cx.emit(f"mov rdx, {state_word('lane')}")
     cx.emit(f"cmp {lane_word('busy')}, 0")
     cx.jump("jne", odd)
+    cx.emit(f"cmp {lane_word('is_struct')}, 0")
+    cx.jump("jne", struct)
     cx.jump("call", "place")
     cx.jump("jb", odd)
-    cx.emit(f"mov {lane_word('busy')}, 1")
     fill_region(cx, "packet")
     fill_context(cx)
+    cx.label(entered)
+    cx.emit(f"mov {lane_word('busy')}, 1")
+    with cx.out_of_line(struct):
+        cx.jump("call", "place_struct")
+        cx.jump("jb", odd)
+        cx.jump("jmp", entered)
     with cx.out_of_line(odd):
         cx.emit(f"mov qword ptr {COUNT}, 1")
         cx.jump("jmp", "refused")

@@ -3,14 +3,15 @@
 A lane is memory for one run at a time: the context's struct, and a packet with room around it. Its
 words, 8 bytes each, say whether a run is using it, and what is where. `place` copies a packet there
 and what the struct starts as, then a routine for the kind of context fills in what follows from the
-packet, as `runtime.contexts` does: `fill_xdp_md`, `fill_sk_buff`.
+packet, as `runtime.contexts` does: `fill_xdp_md`, `fill_sk_buff`. Where there is no packet, the caller's
+bytes are the struct: `place_struct`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ebpfjit.translators.block import LANE_WORDS
+from ebpfjit.translators.block import BLOCK_WORDS, LANE_WORDS
 from ebpfjit.translators.emitter import NO_PC, Emitter
 from ebpfjit.translators.host import Room, Structs
 
@@ -29,8 +30,9 @@ def lane_word(name: str) -> str:
 
 
 def emit_lanes(cx: Emitter, structs: Structs, room: Room) -> None:
-    """Emit `place` and what fills the structs."""
+    """Emit `place` and what fills the structs, and `place_struct`."""
     _emit_place(cx, room)
+    _emit_place_struct(cx)
     _emit_fill_xdp_md(cx, structs.xdp_md)
     _emit_fill_sk_buff(cx, structs)
 
@@ -96,6 +98,91 @@ def _emit_place(cx: Emitter, room: Room) -> None:
         for place in range(room.headroom, 0, -0x10):
             cx.emit(f"movups xmmword ptr [rdi-{place:#x}], xmm0")
         cx.jump("jmp", clean)
+
+
+def _emit_place_struct(cx: Emitter) -> None:
+    """Emit `place_struct`: r14 and r15 are start and size of a struct's bytes, rdx the lane.
+
+    Then r14 is the copy, and the block says where it is. For a struct too short, too long, or with pointers
+    of its own, carry is set and nothing is done that counts. Keeps r12, r13, rbx, rbp and rdx.
+    """
+    small, byte, copied, out, odd = (
+        f".struct_{name}" for name in ("small", "byte", "copied", "out", "odd")
+    )  # fmt: skip
+    cx.begin(NO_PC)
+    cx.label("place_struct", 16)
+    cx.emit("mov rax, r15")
+    cx.emit(f"sub rax, {lane_word('least')}")
+    cx.emit(f"mov rcx, {lane_word('room')}")
+    cx.emit(f"sub rcx, {lane_word('least')}")
+    cx.emit("cmp rcx, rax")
+    cx.jump("jb", out)
+    cx.emit(f"mov rdi, {lane_word('struct')}")
+    cx.emit(f"mov {lane_word('size')}, r15")
+    cx.emit("lea rsi, [r15-0x10]")
+    cx.emit("cmp r15, 0x10")
+    cx.jump("jb", small)
+    cx.emit("xor ecx, ecx")
+    cx.label(".struct_again")
+    cx.emit("movups xmm0, xmmword ptr [r14+rcx]")
+    cx.emit("movups xmmword ptr [rdi+rcx], xmm0")
+    cx.emit("add rcx, 0x10")
+    cx.emit("cmp rcx, rsi")
+    cx.jump("jb", ".struct_again")
+    cx.emit("movups xmm0, xmmword ptr [r14+rsi]")  # the last 16 bytes, some of them again
+    cx.emit("movups xmmword ptr [rdi+rsi], xmm0")
+    cx.label(copied)
+    _emit_pairs(cx, "links")
+    cx.emit("cmp qword ptr [rdi+r8], 0")
+    cx.jump("jne", odd)
+    cx.emit("mov qword ptr [rdi+r8], r9")
+    _end_pairs(cx, "links")
+    _emit_pairs(cx, "copies")
+    cx.emit("mov eax, dword ptr [rdi+r8]")
+    cx.emit("mov dword ptr [r9], eax")
+    _end_pairs(cx, "copies")
+    cx.emit("mov r14, rdi")
+    cx.emit(f"and r15, {lane_word('measured')}")
+    cx.emit("mov rcx, r15")
+    cx.emit(f"and rcx, {lane_word('writable')}")
+    for word in ("start", "size", "room"):
+        cx.emit(f"mov {_block_word(f'packet_{word}')}, 0")
+    for word, value in (("start", "r14"), ("size", "r15"), ("room", "rcx")):
+        cx.emit(f"mov {_block_word(f'argument_{word}')}, {value}")
+    cx.emit("clc")
+    cx.label(out)
+    cx.emit("ret")
+    cx.label(odd)
+    cx.emit("stc")
+    cx.emit("ret")
+    cx.label(small)
+    cx.emit("mov rcx, r15")
+    cx.label(byte)
+    cx.emit("sub rcx, 1")
+    cx.jump("jb", copied)
+    cx.emit("mov al, byte ptr [r14+rcx]")
+    cx.emit("mov byte ptr [rdi+rcx], al")
+    cx.jump("jmp", byte)
+
+
+def _block_word(name: str) -> str:
+    return f"qword ptr [r12+{8 * BLOCK_WORDS.index(name):#x}]"
+
+
+def _emit_pairs(cx: Emitter, name: str) -> None:
+    """Emit the start of a loop over pairs of a lane's: r8 and r9 are one of them, rsi where it stands."""
+    cx.emit(f"mov rsi, {lane_word(name)}")
+    cx.label(f".{name}_again")
+    cx.emit(f"cmp rsi, {lane_word(name + '_stop')}")
+    cx.jump("je", f".{name}_done")
+    cx.emit("mov r8, qword ptr [rsi]")
+    cx.emit("mov r9, qword ptr [rsi+8]")
+
+
+def _end_pairs(cx: Emitter, name: str) -> None:
+    cx.emit("add rsi, 0x10")
+    cx.jump("jmp", f".{name}_again")
+    cx.label(f".{name}_done")
 
 
 #   fillers: rax is the struct, rdi the frame, r14 and r15 start and size of what the program sees of it;

@@ -39,6 +39,8 @@ _LENGTHS = {
 }  # fmt: skip
 """Which field says how long the payload is, where the caller does not."""
 
+_OF_SOCKET = ("family", "type", "protocol")
+"""What a bpf_sock has of the context's own fields, where nobody says."""
 _OFTEN_NULL = {("bpf_sk_lookup", "sk"), ("bpf_sock_ops", "sk"), ("sk_reuseport_md", "migrating_sk")}
 """Sockets that are NULL where the caller gives none; the others are always there."""
 
@@ -75,6 +77,7 @@ class NamedContext(StructContext):
         self.payload: Region | None = None
         self.selected: Socket | None = None
         self.sockets: dict[int, Socket | None] = {}
+        self._as_made: list[tuple[memoryview, bytes]] = []
         if as_bytes:
             self.memory[:] = data
         else:
@@ -200,7 +203,7 @@ class NamedContext(StructContext):
             )
         content = bytearray(SOCK.size)
         struct.pack_into("<Ii", content, SOCK.by_name["state"].offset, TCP_CLOSE, NO_QUEUE)
-        for name in ("family", "type", "protocol"):
+        for name in _OF_SOCKET:
             own, there = self.layout.by_name.get(name), SOCK.by_name[name]
             if own is not None:
                 content[there.offset : there.stop] = bytes(self.memory[own.offset : own.stop]).ljust(4, b"\0")
@@ -231,6 +234,34 @@ class NamedContext(StructContext):
         self.selected = socket
         self._point("sk", address)
         return 0
+
+    @property
+    def links(self) -> list[tuple[int, int]]:
+        """Which pointers it has that no caller gives: (offset, address)."""
+        return [(each.offset, int.from_bytes(self.memory[each.offset : each.stop], "little"))
+                for each in self._hidden]  # fmt: skip
+
+    @property
+    def copies(self) -> list[tuple[int, int]]:
+        """Which 4 bytes of the struct stand in its socket too: (offset, address)."""
+        return [
+            (own.offset, address + SOCK.by_name[name].offset)
+            for address in self.sockets
+            for name in _OF_SOCKET
+            if (own := self.layout.by_name.get(name)) is not None
+        ]
+
+    def adopt(self, size: int) -> None:
+        """Go on with a run on what is there already: the whole struct, whatever `size` says."""
+        self._as_made = [
+            (region.view, bytes(region.view)) for region in self.regions if region.rights is SOCK.rights
+        ]
+
+    def clear(self) -> None:
+        """Let go of what the run that was adopted has made of it."""
+        for view, content in self._as_made:
+            view[:] = content
+        self.selected = self.redirect = None
 
     @property
     def size(self) -> int:

@@ -32,10 +32,16 @@ class StructContext:
             raise InputError(f"{type_.name} programs get their context's bytes as data, not by fields")
         self._hold(type_, len(data))
         self.memory[:] = data
-        whole = Region.of_buffer("context", self.memory)
-        whole.writable = type_.struct_writable
+        self._whole = self.memory
+        self._lie_over(self.memory)
+
+    def _lie_over(self, memory: memoryview) -> None:
+        """Let these bytes be the struct, as they are."""
+        self.memory = memory
+        whole = Region.of_buffer("context", memory)
+        whole.writable = self.type.struct_writable
         self.argument = whole
-        self.regions.append(whole)
+        self.regions[:] = [whole]
 
     def _hold(self, type_: ProgramType, size: int) -> None:
         """Begin with a struct of `size` zeros."""
@@ -45,6 +51,23 @@ class StructContext:
         self.start = address_of(self.memory) if size else 0
         self.argument = None
         self.regions: list[Region] = []
+
+    @property
+    def links(self) -> list[tuple[int, int]]:
+        """Which pointers it has that no caller gives: (offset, address)."""
+        return []
+
+    @property
+    def copies(self) -> list[tuple[int, int]]:
+        """Which 4 bytes of the struct stand elsewhere too: (offset, address)."""
+        return []
+
+    def adopt(self, size: int) -> None:
+        """Go on with a run on what is there already, the first `size` bytes of what this was made with."""
+        self._lie_over(self._whole[:size])
+
+    def clear(self) -> None:
+        """Let go of what the run that was adopted has made of it."""
 
     @property
     def arguments(self) -> tuple[int, int]:

@@ -47,7 +47,7 @@ class ProgramType:
     the program sees a packet from its network header on; `reads_packet` and `writes_packet` say
     whether loads and stores reach the packet. `has_payload` is true where a run's data is what such a context
     points to. `frames` is true where packets have a link header, `has_lane` where machine code may make the
-    context by itself (`translators/x86_64/lanes.py`).
+    context by itself of what a run is given (`translators/x86_64/lanes.py`).
     """
 
     name: str
@@ -122,8 +122,13 @@ def _fields(name: str, layout: Struct, **others: Any) -> ProgramType:
     return ProgramType(name, ContextKind.STRUCT, layout=layout, **others)
 
 
+def _made(name: str, layout: Struct, **others: Any) -> ProgramType:
+    """Return a type whose struct is more than the bytes that a run is given."""
+    return _fields(name, layout, has_lane=False, **others)
+
+
 def _verdict(name: str, layout: Struct, **others: Any) -> ProgramType:
-    return _fields(name, layout, actions=SK_ACTIONS, passes=frozenset({1}), **others)
+    return _made(name, layout, actions=SK_ACTIONS, passes=frozenset({1}), **others)
 
 
 _READ_ONLY = "tracepoint raw_tracepoint tracing lsm struct_ops"
@@ -146,13 +151,13 @@ _TYPES = (
     _verdict("sk_msg", structs.SK_MSG, has_payload=True),
     _verdict("sk_reuseport", structs.SK_REUSEPORT, has_payload=True, writes_packet=False),
     _verdict("sk_lookup", structs.SK_LOOKUP),
-    _fields("sock_ops", structs.SOCK_OPS, writes_packet=False),
+    _made("sock_ops", structs.SOCK_OPS, writes_packet=False),
     _fields("cgroup_sock", structs.CGROUP_SOCK),
     _fields("cgroup_sock_addr", structs.SOCK_ADDR),
     _fields("cgroup_sockopt", structs.SOCKOPT),
-    _fields("cgroup_sysctl", structs.SYSCTL),
+    _made("cgroup_sysctl", structs.SYSCTL),
     _fields("cgroup_device", structs.CGROUP_DEVICE),
-    _fields("netfilter", structs.NETFILTER, actions=HOOK_ACTIONS, passes=frozenset({1})),
+    _made("netfilter", structs.NETFILTER, actions=HOOK_ACTIONS, passes=frozenset({1})),
     _fields("kprobe", structs.PT_REGS),
     _fields("perf_event", structs.PERF_EVENT),
     *(_struct(name, writable=False) for name in _READ_ONLY.split()),
