@@ -69,6 +69,12 @@ def named(program: Program, insn: Instruction) -> str | None:
     return None if called is None else called.name
 
 
+def is_only_linux_s(walk: Walk, insn: Instruction) -> bool:
+    """True of a weak kernel function that Linux has, and engines lack: its call looks like a helper's."""
+    name = named(walk.program, insn) if insn.pc in walk.program.weak_kfuncs else None
+    return name is not None and lookup.kfunc(name, walk.caller).since is not None
+
+
 def call(walk: Walk, state: State, insn: Instruction) -> bool:
     """Call a kernel function; False where the program ends there. Raises Refused, Undecided."""
     takes = _taken(walk, insn)

@@ -748,7 +748,7 @@ def _may_goto(walk: Walk, state: State, insn: Instruction, row: Row) -> int | No
 
 
 def _helper(walk: Walk, state: State, insn: Instruction, row: Row) -> int | None:
-    if insn.pc in walk.program.weak_kfuncs:  # engines lack it, and so do not say that it is a kernel function
+    if kfuncs.is_only_linux_s(walk, insn):
         return _kfunc(walk, state, insn, row)
     calls.call(walk, state, insn)
     return None

@@ -30,6 +30,11 @@ def test_programs_whose_names_begin_with_bad_are_refused() -> None:
     assert len(found) >= 40
 
 
+def test_a_weak_kernel_function_that_nobody_has() -> None:
+    verdict = load(OBJECT.with_name("externs.o")).programs["weak_reached"].verify(seconds=0)
+    assert [error.message.partition("#")[0] for error in verdict.errors] == ["invalid func unknown"]
+
+
 @pytest.mark.skipif(not KERNEL_TYPES.exists(), reason="this kernel has no types")
 def test_a_struct_that_the_kernel_lacks() -> None:
     verdict = load(OBJECT, btf=KERNEL_TYPES).programs["lost_struct"].verify(seconds=0)
