@@ -470,7 +470,7 @@ def _callback(walk: Walk, state: State, name: str, given: Given) -> tuple[list[V
         case "bpf_loop":
             return [None, unknown(), context], (0, 1), False
         case "bpf_for_each_map_elem":
-            return [None, Pointer("map", given.map), _key_of(given), _value_of(given), context], (0, 1), False
+            return [None, *_entry_of(given.map), context], (0, 1), False
         case "bpf_user_ringbuf_drain":
             sample = Pointer("dynptr", Dynptr("local", 0, 0, fresh(), rdonly=False))
             return [None, sample, context], (0, 1), False
@@ -480,9 +480,7 @@ def _callback(walk: Walk, state: State, name: str, given: Given) -> tuple[list[V
             return [None, lent.but(id=fresh()), lent.but(id=fresh())], (0, 1), False
         case "bpf_timer_set_callback" | "bpf_wq_set_callback_impl":
             map_ = given.source.what if given.source is not None else given.map
-            timed = Given([])
-            timed.map = map_
-            return [None, Pointer("map", map_), _key_of(timed), _value_of(timed)], (0, 0), True
+            return [None, *_entry_of(map_)], (0, 0), True
         case "bpf_find_vma":
             trusted = frozenset({"trusted"})
             found = [Pointer("btf_id", each, flags=trusted) for each in ("task_struct", "vm_area_struct")]
@@ -490,12 +488,13 @@ def _callback(walk: Walk, state: State, name: str, given: Given) -> tuple[list[V
     raise Undecided(f"functions that {name} calls are not known here")
 
 
-def _key_of(given: Given) -> Pointer:
-    return Pointer("map_key", given.map)
-
-
-def _value_of(given: Given) -> Pointer:
-    return Pointer("map_value", given.map, id=fresh())
+def _entry_of(map_: Any) -> list[Value]:
+    """Return what a callback is given of a map, whatever comes of it where no argument said which: a map, a
+    key and a value.
+    """
+    if map_ is None:
+        return [poison(), poison(), poison()]
+    return [Pointer("map", map_), Pointer("map_key", map_), Pointer("map_value", map_, id=fresh())]
 
 
 # -- one transfer function for each kind of instruction ---------------------------------------------------
