@@ -11,6 +11,7 @@ all errors are found which do not follow from one another.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from ebpfjit.analysis.cfg import block_sizes, illegal_reason, loop_headers, meeting_points
 from ebpfjit.analysis.liveness import live_after, live_before, liveness_of, ways_of
@@ -489,9 +490,7 @@ def _callback(walk: Walk, state: State, name: str, given: Given) -> tuple[list[V
 
 
 def _entry_of(map_: Any) -> list[Value]:
-    """Return what a callback is given of a map, whatever comes of it where no argument said which: a map, a
-    key and a value.
-    """
+    """Return the map, key and value that a callback is given; anything where nobody said of which."""
     if map_ is None:
         return [poison(), poison(), poison()]
     return [Pointer("map", map_), Pointer("map_key", map_), Pointer("map_value", map_, id=fresh())]

@@ -92,6 +92,15 @@ def test_fields_of_xdp_md_that_can_be_set() -> None:
     assert field("xdp", "ldxw", 20) == 0
 
 
+@pytest.mark.parametrize("fields", [{"ingress_ifindex": -1}, {"ingress_ifindex": 1, "rx_queue_index": -1}])
+def test_negative_fields_of_xdp_md_wrap(fields: dict[str, int]) -> None:
+    program = Program.from_assembly(
+        "r0 = *(u32 *)(r1 + 12)\nr2 = *(u32 *)(r1 + 16)\nr0 |= r2\nexit", type="xdp"
+    )
+    assert program.run(bytes(64), context=fields).return_value == 0xFFFFFFFF
+    assert program.compile(context=fields)(bytes(64)) == 0xFFFFFFFF
+
+
 @pytest.mark.parametrize(
     ("context", "message"),
     [

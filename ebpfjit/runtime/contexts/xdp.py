@@ -6,6 +6,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+from ebpfjit.bits import W32
 from ebpfjit.errors import InputError
 from ebpfjit.runtime.contexts.outcome import Outcome
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE, STRUCT_ROOM, PacketContext
@@ -104,7 +105,7 @@ class XdpContext(PacketContext):
         ifindex, queue = fields.get("ingress_ifindex", 0), fields.get("rx_queue_index", 0)
         if queue and not ifindex:
             raise InputError("context field rx_queue_index needs ingress_ifindex beside it")
-        return metadata, ifindex or LOOPBACK, queue
+        return metadata, W32.wrap(ifindex) or LOOPBACK, W32.wrap(queue)
 
     def write_pointers(self) -> None:
         """Write data, data_end and data_meta."""
