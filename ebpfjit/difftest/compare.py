@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -15,7 +14,6 @@ from ebpfjit.difftest.trace import Parting, parting, trace_interpreter, trace_ji
 from ebpfjit.listing.machine import render_pc
 from ebpfjit.program import Buffer, Program
 from ebpfjit.record import dataclass
-from ebpfjit.runtime.environment import Clock, Environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +106,8 @@ def compare_program(
     """Compare a program with a type or maps; `inputs`, `engines` and `build` are those of `compare`."""
     given = tuple(one if isinstance(one, Input) else Input(bytes(one)) for one in inputs)
     case = Case(program.code, given, build, name=program.name or "", type=program.type or "")
-    steady = _in_a_steady_world(program)
+    steady = typed.in_a_steady_world(program)
     return Report(case, tuple(_typed(steady, one, engines, build) for one in given))
-
-
-def _in_a_steady_world(program: Program) -> Program:
-    """Return the program with time, process and random numbers that are the same in each engine's child."""
-    if program.environment is not None:
-        return program
-    usual = Environment()
-    numbers = random.Random(1)  # of which each child draws the same
-    world = Environment(
-        clock=Clock(usual.clock()), task=usual.current_task, random=lambda: numbers.getrandbits(32)
-    )
-    return replace(program, environment=world)
 
 
 def _typed(program: Program, given: Input, engines: Sequence[str], build: str) -> Comparison:

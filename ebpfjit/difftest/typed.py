@@ -9,6 +9,7 @@ Of a run in the kernel there are r0, packet, maps and events; of a call through 
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -57,6 +58,7 @@ from ebpfjit.record import dataclass
 from ebpfjit.runner import EngineFunction, run_on
 from ebpfjit.runtime.contexts import prepared, program_type
 from ebpfjit.runtime.contexts.outcome import Outcome as Left
+from ebpfjit.runtime.environment import Clock, Environment
 from ebpfjit.runtime.execution import Execution
 from ebpfjit.runtime.maps.creation import create
 from ebpfjit.runtime.maps.definition import MapDefinition, MapType
@@ -95,6 +97,9 @@ MAPS: Mapping[str, tuple[MapDefinition, ...]] = {
 }
 """The maps that cases with a type may have, by the name that a case gives."""
 
+STANDING = 1 << 40
+"""The time in nanoseconds in programs whose runs are compared and that ask for it."""
+
 SECONDS = 10.0
 """How long one run may take before it counts as one that hangs."""
 
@@ -121,9 +126,21 @@ def linked(case: Case) -> Program:
             ready(main)
         except MapError as error:
             raise LoadError(str(error)) from error
-    if case.relies:
+    if case.relies:  # such programs give back whatever they got from helpers
+        main = in_a_steady_world(main)
         proven.rely(main)
     return main
+
+
+def in_a_steady_world(program: Program) -> Program:
+    """Return a program with time, process and random numbers that are the same in all runs from here on."""
+    if program.environment is not None:
+        return program
+    numbers = random.Random(1)  # each engine draws the same: it runs in a child, or has its own
+    world = Environment(
+        clock=Clock(STANDING), task=Environment().current_task, random=lambda: numbers.getrandbits(32)
+    )
+    return replace(program, environment=world)
 
 
 def _linked(name: str, code: bytes, type_: str, maps: tuple[object, ...]) -> Program:
