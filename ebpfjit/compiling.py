@@ -6,7 +6,7 @@ Ready -> machine code -> TypedPlain, or Plain for plain memory -> JitFunction, t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -67,7 +67,7 @@ class TypedPlain(Plain):
     def why_prepared(self) -> str:
         """Return why calls do not go through the native gate."""
         environment = environment_of(self.ready.program)
-        why = _why_no_lane(self.ready, environment, release_gil=self.compiled.unlocked)
+        why = _why_no_lane(self.ready, environment)
         return why or super().why_prepared()
 
     def once(self, mem: Any, take: Take | None = None) -> int:
@@ -114,39 +114,41 @@ def _typed_function(
     compiled = start.machine_code(environment)
     plain = TypedPlain(compiled, given, limit, kfuncs, ready=start, context=context)
     plain.repeat = repeat
-    if context or repeat > 1 or why_not() or _why_no_lane(start, environment, release_gil=compiled.unlocked):
+    if context or repeat > 1 or why_not() or _why_no_lane(start, environment):
         return JitFunction(plain)
     assert start.type is not None  # it fits a lane
-    lane = _lane_of(start.type.name)
     brought = Brought(given, kfuncs)
     find: Callable[[], Tails | None] = _nothing
     if origin is not None:
         plain.stops, find = origin.stops, origin.tails
-    elif start.makes_tail_calls:
+    elif start.makes_tail_calls and not compiled.unlocked:  # without the lock Python makes them
         tails = _tails_of(start, limit, given, kfuncs, Origin(environment, plain.stops))
         find = lambda: tails  # noqa: E731 - it keeps them
 
-    def begin(size: int, stack: Stack) -> Execution:
-        lane.adopt(size)
-        run = Run(on_machine_code, environment, lane.context, stack, brought=brought, tails=find())
-        return run.execution(start, limit)
-
     rights = start.type.rights
-    regions = [*lane.regions(rights), *(region for map_ in start.maps.values() for region in map_.regions)]
+    shared = [region for map_ in start.maps.values() for region in map_.regions]
+
+    def in_lane(lane: Lane) -> Mapping[str, Any]:
+        def begin(size: int, stack: Stack) -> Execution:
+            lane.adopt(size)
+            run = Run(on_machine_code, environment, lane.context, stack, brought=brought, tails=find())
+            return run.execution(start, limit)
+
+        return {"allowed": SharedRegions([*lane.regions(rights), *shared]), "lane": lane, "begin": begin}
+
     improve = partial(start.improved, environment) if start.options.optimize is None else None
+    sends = _sends(start) and not compiled.unlocked  # batches at once would send to the same place
     return gated(
         plain,
         "context",
         ("packet",),
         improve,
-        allowed=SharedRegions(regions),
-        lane=lane,
-        begin=begin,
+        [in_lane(lane) for lane in _lanes_of(start.type.name, compiled.unlocked)],
         rights=rights,
         cells=_cells(start, environment),
         grows=any(map_.definition.inner is not None for map_ in start.maps.values()),
         tails=None if (known := find()) is None else known.table_of(start.maps.values()),
-        channels=partial(channels_of, list(start.maps.values()), environment.cpu) if _sends(start) else None,
+        channels=partial(channels_of, list(start.maps.values()), environment.cpu) if sends else None,
     )
 
 
@@ -187,14 +189,12 @@ def _tails_of(
     return tails
 
 
-def _why_no_lane(start: Ready, environment: Environment, *, release_gil: bool) -> str:
+def _why_no_lane(start: Ready, environment: Environment) -> str:
     """Return why calls of a program are prepared in Python, "" where what a run is given is its context."""
     if start.type is None:
         return "a program with maps and without a type"
     if not start.type.has_lane:
         return f"the context of {start.type.name} programs"
-    if release_gil:
-        return "runs without Python's lock"
     if not start.verified.knows_all:
         return "memory of the kernel, or an arena"  # which is the run's
     if start.has_kptrs or start.has_timers or start.map_structs is not None:
@@ -214,9 +214,20 @@ def _cells(start: Ready, environment: Environment) -> list[tuple[int, int]]:
     return [cell for map_ in start.maps.values() for cell in map_.shown(environment.cpu)]
 
 
+UNLOCKED_LANES = 8
+"""How many runs of programs of a type can be in lanes at once while they are without Python's lock."""
+
+
 @once
-def _lane_of(name: str) -> Lane:
-    """Return the lane that all functions of a program type share: memory below 4 GiB is scarce."""
+def _lanes_of(name: str, unlocked: bool) -> Sequence[Lane]:
+    """Return the lanes that all functions of a program type share: memory below 4 GiB is scarce.
+
+    Runs that keep Python's lock have one; those without have others, which they may be in for long.
+    """
+    return [_new_lane(name) for _ in range(UNLOCKED_LANES if unlocked else 1)]
+
+
+def _new_lane(name: str) -> Lane:
     load_package("ebpfjit.jit")
     from ebpfjit.jit.lanes import PacketLane, StructLane
 
@@ -340,9 +351,7 @@ def compiled_as(
     program.refuse()
     program = with_weak(program, kfuncs)
     start = None if is_plain(program) else ready(program)
-    has_lane = start is not None and not (
-        context or _why_no_lane(start, environment_of(program), release_gil=options.release_gil)
-    )
+    has_lane = start is not None and not (context or _why_no_lane(start, environment_of(program)))
     counted = repeat == 1 and (start is None or has_lane)
     if start is not None:
         start = replace(

@@ -313,13 +313,14 @@ def gated(
     shape: str,
     names: tuple[str, ...],
     better: Callable[[Options], Compiled] | None,
+    lanes: Sequence[Mapping[str, Any]] = ({},),
     **special: Any,
 ) -> JitFunction:
     """Return a function that is called through the native gate, where there is one, and as `plain` where not.
 
     `better` compiles, as options say, what is to take the code's place one day; without a gate it does so
-    now. `special` is
-    what a `Gate` takes besides.
+    now. `special` is what a `Gate` takes besides, and each of `lanes` what one in that lane does: calls go
+    through the first gate whose lane is free.
     """
     load_package("ebpfjit.jit")
     from ebpfjit.jit.callables import native_type, open_gate
@@ -329,16 +330,21 @@ def gated(
     function, compiled = JitFunction(plain), plain.compiled
     if why_not() or plain.repeat > 1:
         return function
-    gate = Gate(
-        compiled,
-        shape,
-        names,
-        limit=plain.limit,
-        better=better,
-        heat=heat_of(compiled.verified.program),
-        stops=plain.stops,
-        **special,
-    )
+    gate: Gate | None = None
+    for lane in reversed(lanes):
+        gate = Gate(
+            compiled,
+            shape,
+            names,
+            limit=plain.limit,
+            better=better,
+            heat=heat_of(compiled.verified.program),
+            stops=plain.stops,
+            other=gate,
+            **special,
+            **lane,
+        )
+    assert gate is not None  # there is one lane at least, or the place of none
     if not gate.fits:
         if better is not None:
             plain.compiled, plain.optimize = better(compiled.recipe.options.better), True

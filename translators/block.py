@@ -124,6 +124,7 @@ STATE_WORDS = (
     "data_offset",
     "data_end_offset",
     "lane",  # where programs with a context have their packet (`lanes`), 0 for others
+    "other",  # the state, of the same code, that a call goes to where the lane is in use; 0: Python
     "on_hot",  # on_hot() is called once `heat` is used up; 0 where the program is as it stays
     "on_slice",  # on_slice(block) is called where that is so at the end of a slice: where to go on, or 0
     "stop_cell",  # address of the count of how often its calls were stopped

@@ -5,7 +5,8 @@ Each comparison is between two ways to do the same, which take turns in one proc
     calls     a program that loads one byte of 64, called from Python: fn(mem), a machine's
               execute_program_jit(mem), a C extension's METH_FASTCALL function that does the same,
               and a C function that does it through ctypes, with an address that is ready; and the
-              same program with the context of its type, beside the one without
+              same program with the context of its type, beside the one without; a program that looks
+              something up in a map, with Python's lock and without
     packet-helpers   programs that call a helper of Linux's which is machine code, and the same where that
               helper is called in Python, as all were that Python did
     helpers   a program that calls a helper which returns its first argument: a Python function,
@@ -247,6 +248,57 @@ def compare_contexts(rounds: Rounds) -> list[Comparison]:
     return found
 
 
+def compare_unlocked(rounds: Rounds) -> list[Comparison]:
+    """Compare a program that looks something up in a map, without Python's lock, with the same with it.
+
+    And with what a call took when it was prepared in Python, as all were without the lock.
+    """
+
+    def compiled_as(*, release_gil: bool) -> JitFunction:
+        ports = create(MapDefinition("ports", MapType.HASH, 4, 4, 16))  # of its own: all lock a shared one
+        program = Program(LOAD_FIRST + assemble(LOOK_UP), name="lookup", type=named_type("xdp"))
+        program = replace(program, references={0: ports.address}, maps=(ports,))
+        return program.compile(optimize=True, release_gil=release_gil)
+
+    unlocked, locked = compiled_as(release_gil=True), compiled_as(release_gil=False)
+    packet, packets = bytes(range(SIZE)), [bytes(range(SIZE))] * 10 * PACKETS
+
+    def prepared() -> None:
+        inside(unlocked).plain(packet)
+
+    found, mine, title = [], "release_gil=True", "the same with the lock"
+    calls = {
+        mine: in_processor_time(unlocked, packet),
+        title: in_processor_time(locked, packet),
+        "prepared in Python": timed(prepared, clock=time.process_time_ns),
+    }
+    batches = {
+        name: timed(functools.partial(function.map, packets), len(packets), clock=time.process_time_ns)
+        for name, function in ((mine, unlocked), (title, locked))
+    }
+    for name, ways in (("fn(bytes)", calls), ("fn.map, a packet", batches)):
+        times = in_turn(ways, rounds)
+        found += [
+            Comparison(f"{name}, xdp, a map, {mine}", times[mine], other, times[other], None)
+            for other in ways
+            if other != mine
+        ]
+    return found
+
+
+LOAD_FIRST = bytes((0x18, 5 << 4 | 1)) + bytes(14)
+"""r1 = map 0"""
+LOOK_UP = f"""
+    stw [r10-4], 7
+    mov r2, r10
+    add r2, -4
+    call {NUMBERS["bpf_map_lookup_elem"]}
+    jne r0, 0, +1
+    mov r0, 2
+    exit
+"""
+
+
 def in_processor_time(function: JitFunction, packet: bytes) -> Way:
     """As `calling`, in processor time: what Python takes is long enough for others to come in between."""
 
@@ -310,14 +362,12 @@ RECORD = f"""
     mov r0, 2
     exit
 """
-LOAD_RING = bytes((0x18, 5 << 4 | 1)) + bytes(14)
-"""r1 = map 0"""
 
 
 def compare_events(rounds: Rounds) -> Comparison:
     """Compare packets of a batch of which each sends a record with the same where Python does that."""
     ring = create(MapDefinition("ring", MapType.RINGBUF, 0, 0, 1 << 16))
-    program = Program(LOAD_RING + assemble(RECORD), name="records", type=named_type("xdp"))
+    program = Program(LOAD_FIRST + assemble(RECORD), name="records", type=named_type("xdp"))
     program = replace(program, references={0: ring.address}, maps=(ring,))
     reserve = table.bound()[NUMBERS["bpf_ringbuf_reserve"]]
 
@@ -552,6 +602,7 @@ BENCHMARKS = (
         lambda plan: [
             *(Step(kind.__name__, functools.partial(compare_calls, kind)) for kind in (bytes, bytearray)),
             Step("contexts", compare_contexts),
+            Step("without the lock", compare_unlocked),
         ],
         _calls,
     ),

@@ -366,8 +366,8 @@ class Batch:
 
     def _run(self, packets: Packets, results: array[int], first: int) -> None:
         """Put what the program returns for packets into the results from `first` on."""
-        gate = self._gate(packets.count)
-        if gate is not None and self._fits(gate.lane) and (gate.lane is None or gate.lane.take()):
+        gate = self._free(self._gate(packets.count))
+        if gate is not None:
             try:
                 self._run_natively(gate, packets, results, first)
             finally:
@@ -377,6 +377,13 @@ class Batch:
         for index in range(packets.count):
             self.mark.check()
             results[first + index] = self._one(packets, index, first)
+
+    def _free(self, gate: Gate | None) -> Gate | None:
+        """Return the first of a function's gates with a lane that fits and is free, and take that."""
+        for each in () if gate is None else gate.chain:
+            if self._fits(each.lane) and (each.lane is None or each.lane.take()):
+                return each
+        return None
 
     def _fits(self, lane: Lane | None) -> bool:
         """True where machine code does all that is asked for: what is left of a struct Python takes."""

@@ -104,16 +104,17 @@ def open_gate(entry: Sealed, gate: Gate, irregular: Callable[..., int]) -> None:
     watch(attach)
     contents: Entry = inside(entry)
     contents.irregular = irregular
-    functions: dict[str, Any] = {
-        "irregular": irregular,
-        "on_fault": gate.on_fault,
-        "on_finish": gate.on_finish,
-    }
-    if gate.better is not None:
-        functions["on_hot"] = _OnHot(ref(entry))
-    if gate.anew is not None:
-        functions["on_slice"] = _OnSlice(ref(entry))
-    _connect(contents, gate, functions)
+    for each in gate.chain:
+        functions: dict[str, Any] = {
+            "irregular": irregular,
+            "on_fault": each.on_fault,
+            "on_finish": each.on_finish,
+        }
+        if each.better is not None:
+            functions["on_hot"] = _OnHot(ref(entry))
+        if each.anew is not None:
+            functions["on_slice"] = _OnSlice(ref(entry))
+        _connect(contents, each, functions)
     contents.gate, contents.first = gate, contents.first or gate
     assert gate.shape in SHAPES
     _note(entry, gate)
@@ -163,7 +164,8 @@ def tier_up(entry: Sealed) -> None:
     assert old is not None  # it is called through one
     with old.lock.held:
         better, old.better = old.better, None
-        old.set_words(on_hot=0)  # runs that are behind it may still go on in other code
+        for each in old.chain:
+            each.set_words(on_hot=0)  # runs that are behind it may still go on in other code
     if better is None:
         return
     with old.lock.held:

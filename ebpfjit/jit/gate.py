@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -144,7 +144,8 @@ class Gate:
     memory in a lane that `allowed` has not: that of maps inside of maps. `tails` is where runs go on in other
     programs: they get room for whatever these need. `world` makes what the helpers of a run work on, where
     there is no lane, whose `begin` does. `channels` are the maps to which batches may send without Python,
-    as they are when one begins.
+    as they are when one begins. Calls that find the lane in use go on with the `other` gate, one of the same
+    program in another lane.
     Raises ExecutionError for code that was promised more than runs of this shape have.
     """
 
@@ -170,6 +171,7 @@ class Gate:
         tails: Table | None = None,
         world: Callable[[], World] | None = None,
         channels: Callable[[], Channels] | None = None,
+        other: Gate | None = None,
     ) -> None:
         check(compiled.recipe, _given(shape, lane, mbuff, rights))
         self.rights = rights
@@ -188,7 +190,7 @@ class Gate:
         self._kept: tuple[tuple[int, int, int], memoryview, memoryview] | None = None
         self._limits = _limit_table(compiled)
         self.cells, self.grows, self.tails = cells, grows, tails
-        self.channels = channels
+        self.channels, self.other = channels, other
         self._cells = (ctypes.c_uint64 * (2 * len(cells)))(*(word for cell in cells for word in cell))
         program = compiled.verified.program
         loads_packets = not PACKET_LOADS.isdisjoint(program.operations)
@@ -204,6 +206,7 @@ class Gate:
             unlocked=compiled.unlocked,
             special=linked or compiled.unlocked or loads_packets or better is not None,
             lane=lane.address if lane is not None else 0,
+            other=ctypes.addressof(other.state) if other is not None else 0,
             heat=heat,
             stop_cell=self.stops.address,
             tails=tails.address if tails is not None else 0,
@@ -218,6 +221,14 @@ class Gate:
         self.set_words(regions=self.regions.address)
         self.set_limit(limit)
         _gates[ctypes.addressof(self.state)] = self
+
+    @property
+    def chain(self) -> Iterator[Gate]:
+        """Yield the gate, and those that calls go on with, one after the other, where its lane is in use."""
+        gate: Gate | None = self
+        while gate is not None:
+            yield gate
+            gate = gate.other
 
     @property
     def memory(self) -> tuple[Any, ...]:
@@ -271,6 +282,7 @@ class Gate:
             tails=self.tails,
             world=self.world,
             channels=self.channels,
+            other=None if self.other is None else self.other.like(compiled),
         )
         gate.lock, gate.anew = self.lock, self.anew
         return gate

@@ -14,6 +14,7 @@ import pytest
 
 from ebpfjit import BudgetExhausted, ExecutionError, InputError, JitFunction, MemoryFault, Program
 from ebpfjit.assembler import assemble
+from ebpfjit.compiling import UNLOCKED_LANES
 from ebpfjit.jit import gate
 from ebpfjit.runtime.contexts import skb
 from ebpfjit.runtime.contexts.packet import LINK_HEADER_SIZE
@@ -369,6 +370,18 @@ def test_other_programs_have_no_lane_and_work() -> None:
     plain = program("ldxw r0, [r1+0]\nexit", type="sock_ops").compile()
     assert inside(plain).gate is None
     assert plain(FRAME) == 0x03020100
-    unlocked = program(LENGTH_AND_LAST).compile(release_gil=True)
-    assert inside(unlocked).gate is None
-    assert unlocked(FRAME) == 60 << 8 | 59
+
+
+def test_programs_without_the_lock_have_lanes_that_those_with_it_do_not_wait_for() -> None:
+    locked, unlocked = (program(LENGTH_AND_LAST).compile(release_gil=release) for release in (False, True))
+    lanes_of = [[each.lane for each in inside(one).gate.chain] for one in (locked, unlocked)]
+    assert [len(each) for each in lanes_of] == [1, UNLOCKED_LANES]
+    assert len({id(lane) for each in lanes_of for lane in each}) == 1 + UNLOCKED_LANES
+    for taken in range(UNLOCKED_LANES + 1):  # the last time none is free
+        assert unlocked(FRAME) == 60 << 8 | 59
+        assert list(unlocked.map([FRAME, FRAME[:20]])) == [60 << 8 | 59, 20 << 8 | 19]
+        assert all(lane.word("busy") == (index < taken) for index, lane in enumerate(lanes_of[1]))
+        if taken < UNLOCKED_LANES:
+            assert lanes_of[1][taken].take()
+    for lane in lanes_of[1]:
+        lane.give_back()

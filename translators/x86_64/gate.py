@@ -169,11 +169,17 @@ def _take_bytearray(cx: Emitter, index: int, layout: Layout, other: str) -> None
 
 
 def _enter_lane(cx: Emitter) -> None:
-    """Put packet or struct into the lane; a run that finds it in use, or them too odd, goes without."""
-    odd, struct, entered = ".lane_odd", ".lane_struct", ".lane_entered"
+    """Put packet or struct into the lane; a run that finds it in use looks for the next state's.
+
+    One that finds all in use, or packet or struct too odd, goes without. Python's lock is held all the while.
+    """
+    odd, struct, entered, look, busy = (
+        f".lane_{part}" for part in ("odd", "struct", "entered", "look", "busy")
+    )  # fmt: skip
+    cx.label(look)
     cx.emit(f"mov rdx, {state_word('lane')}")
     cx.emit(f"cmp {lane_word('busy')}, 0")
-    cx.jump("jne", odd)
+    cx.jump("jne", busy)
     cx.emit(f"cmp {lane_word('is_struct')}, 0")
     cx.jump("jne", struct)
     cx.jump("call", "place")
@@ -186,6 +192,13 @@ def _enter_lane(cx: Emitter) -> None:
         cx.jump("call", "place_struct")
         cx.jump("jb", odd)
         cx.jump("jmp", entered)
+    with cx.out_of_line(busy):
+        cx.emit(f"mov rax, {state_word('other')}")
+        cx.emit("test rax, rax")
+        cx.jump("je", odd)
+        cx.emit("mov rbx, rax")
+        cx.emit(f"mov {block_word('state')}, rbx")
+        cx.jump("jmp", look)
     with cx.out_of_line(odd):
         cx.emit(f"mov qword ptr {COUNT}, 1")
         cx.jump("jmp", "refused")
