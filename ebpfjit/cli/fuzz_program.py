@@ -99,6 +99,9 @@ def _check(asked: Options) -> None:
             raise WrongUsage(f"--{name} is for programs that are made, not for one of a file")
     if asked.tests is not None and asked.file == "-":
         raise WrongUsage("--tests needs a FILE, which the tests read")
+    if asked.tests is not None and (asked.tests.is_dir() or not asked.tests.parent.is_dir()):
+        # said before the time is spent: findings would be lost
+        raise WrongUsage(f"--tests takes a file in a folder that is there, not {asked.tests}")
 
 
 def _options(asked: Options, program: Program, told: LoadOptions, engines: tuple[str, ...]) -> FuzzOptions:

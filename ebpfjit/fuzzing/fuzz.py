@@ -78,8 +78,9 @@ def fuzz(
     goes a new way is run by the interpreter and in machine code, and some of the rest. `progress` is called
     with the report now and then.
 
-    Raises InputError for another version of another type, and for sizes that the program's runs cannot have;
-    an EbpfError for a program that cannot be run here, ValueError for a limit that is none.
+    Raises InputError for another version of another type, for verdicts that the type does not have, and for
+    sizes that the program's runs cannot have; an EbpfError for a program that cannot be run here, ValueError
+    for a limit that is none.
     """
     if against is not None and against.type != program.type:
         raise InputError(f"the other version is of type {against.type}, not {program.type}")
@@ -128,6 +129,7 @@ class Fuzzer:
         self.engines: Engines | None = None
         self.changes_maps = changes_maps
         if predicate is not None:  # what it judges by is what runs leave
+            predicate.check_verdicts(self.actions.values(), side.program.type)
             side.maps.leave(predicate.maps)
         self.supply = Supply(side, self.inputs, seed, watches=self.watches)
         self.rng = self.supply.rng

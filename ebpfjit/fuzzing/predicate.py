@@ -19,17 +19,21 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ebpfjit.errors import EbpfError, InputError
 from ebpfjit.fuzzing.contexts import without_metadata
 from ebpfjit.fuzzing.observed import state_of
+from ebpfjit.named import absent
 from ebpfjit.program import Program
+from ebpfjit.runtime.contexts.types import TYPES
 
 NAMES = ("action", "return_value", "packet", "data", "maps", "globals", "context", "output", "events")
 CHEAP = frozenset({"action", "return_value"})
 """Names that a verdict alone tells."""
+VERDICTS = frozenset(name for type_ in TYPES.values() for name in type_.actions.values())
+"""Names of verdicts, of all types: a name misspelt would hold of no run, or of each."""
 OF_RESULT = frozenset({"data", "context", "output", "events"})
 OF_STATE = OF_RESULT | {"maps", "globals"}
 """Names that mean something else after the next run."""
@@ -95,6 +99,12 @@ MOST = 1000
 """Characters of a predicate."""
 
 
+def _alike(name: str) -> list[str]:
+    """Return the verdicts that a name may have meant: those that begin as it does, else all."""
+    begins = name.split("_")[0] + "_"
+    return sorted(each for each in VERDICTS if each.startswith(begins)) or sorted(VERDICTS)
+
+
 class Predicate:
     """What must hold of each run. Raises InputError for a text that is none, naming the place."""
 
@@ -121,6 +131,9 @@ class Predicate:
             and isinstance(node.slice.value, str)
         )
         """Names of the maps that it is about."""
+        self.verdicts = names & VERDICTS
+        """Names of the verdicts that it is about."""
+        names -= VERDICTS
         self.is_cheap = names <= CHEAP
         self.needs_state = bool(names & OF_STATE)
         self.needs_result = bool(names & OF_RESULT)
@@ -133,9 +146,11 @@ class Predicate:
         """Raise InputError for what is not said in predicates."""
         column = getattr(node, "col_offset", -1) + 1 or None
         match node:
-            case ast.Name(id=name) if name in NAMES:
+            case ast.Name(id=name) if name in NAMES or name in VERDICTS:
                 names.add(name)
-            case ast.Name(id=name) if not name.isupper():
+            case ast.Name(id=name) if name.isupper():
+                raise self._wrong(absent(name, "verdict", _alike(name)), column)
+            case ast.Name(id=name):
                 raise self._wrong(f"no name {name!r}; there are {', '.join((*NAMES, *_FUNCTIONS))}", column)
             case ast.Call(func=ast.Name(id=name), args=given, keywords=[]) if name in _FUNCTIONS:
                 if len(given) != _FUNCTIONS[name][0] or any(isinstance(each, ast.Starred) for each in given):
@@ -155,6 +170,13 @@ class Predicate:
                 pass
             case _:
                 raise self._wrong(f"{type(node).__name__.lower()} is not said in predicates", column)
+
+    def check_verdicts(self, actions: Collection[str], type_name: str | None) -> None:
+        """Raise InputError for verdicts that a type's programs never have."""
+        for name in sorted(self.verdicts.difference(actions)):
+            of = "programs without a type" if type_name is None else f"{type_name} programs"
+            known = f"they have {', '.join(actions)}" if actions else "they have none: ask return_value"
+            raise self._wrong(f"{name} is no verdict of {of}; {known}", None)
 
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Return whether it holds; `values` are by NAMES. Raises InputError where it cannot be told."""

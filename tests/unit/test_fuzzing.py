@@ -176,6 +176,7 @@ def test_predicates() -> None:
     for wrong in (
         "", "action ==", "acton == 1", "__import__('os')", "packet.hex()", "action == 1.5", "(lambda: 1)()",
         "[x for x in packet]", "f'{packet}'", "action := 1", "2 ** 9 == 512", "(" * 300, "open(packet)", "\0",
+        "action != XDP_ABROTED", "action != ABORTED",
         "u16(packet)", "sum(*maps)", "sum == 3", "len(packet, key=1)", "(len)(packet)(1)",
     ):  # fmt: skip
         with pytest.raises(InputError, match="the predicate"):
@@ -184,6 +185,25 @@ def test_predicates() -> None:
     for raises in ("packet[9] == 1", "action < 5", "return_value // 0", "maps['n']", "u32(packet, 0) == 1"):
         with pytest.raises(InputError, match="cannot be told"):
             Predicate(raises).holds(values)
+
+
+@pytest.mark.parametrize(
+    ("type_", "said"),
+    [("tc", "no verdict of tc programs; they have TC_ACT_OK"), (None, "without a type; they have none")],
+)
+def test_a_predicate_about_a_verdict_that_never_is_is_refused(type_: str | None, said: str) -> None:
+    program = Program.from_assembly("mov r0, 2\nexit", type=type_)
+    with pytest.raises(InputError, match=f"XDP_DROP is .*{said}"):
+        fuzz(program, check="action != XDP_DROP", runs=10)
+
+
+@pytest.mark.parametrize("place", [".", "absent/test_it.py"])
+def test_a_place_where_no_tests_can_be_written_is_told_before_the_run(tmp_path: Path, place: str) -> None:
+    source = tmp_path / "loop.s"
+    source.write_text("mov r0, 0\nexit\n")
+    found = command(source, "--seconds", 3600, "--tests", tmp_path / place)
+    assert found.returncode == 2
+    assert "in a folder that is there" in " ".join(found.stderr.split())
 
 
 def test_a_predicate_that_cannot_be_told_names_the_packet() -> None:
