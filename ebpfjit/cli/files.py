@@ -110,7 +110,8 @@ def read_file(
     """
     if _suffix(file) == ".c":
         made = f"{_stem(file)}.o"
-        raise FileError(f"{file}: C source; first: clang -O2 -g -target bpf -c {file} -o {made}")
+        build = "clang -O2 -g -target bpf -I/usr/include/$(uname -m)-linux-gnu"
+        raise FileError(f"{file}: C source; first: {build} -c {file} -o {made}")
     data = read_bytes(file)
     kind = kind_of(file, data)
     if told and kind is not FileKind.OBJECT:

@@ -18,7 +18,7 @@ from ebpfjit.errors import TranslationError
 _HEAD = """\
 // {expression} -- as tcpdump has it.
 // Made by ebpfjit. To build and to load it:
-//     clang -O2 -g -target bpf -c {name}.c -o {name}.o
+//     clang -O2 -g -target bpf -I/usr/include/$(uname -m)-linux-gnu -c {name}.c -o {name}.o
 //     ip link set dev eth0 xdp object {name}.o section xdp
 #include <linux/bpf.h>
 

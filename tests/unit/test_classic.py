@@ -30,6 +30,7 @@ from ebpfjit import (
     load,
 )
 from ebpfjit.classic.code import encode
+from ebpfjit.classic.linux import is_of_datagrams
 from ebpfjit.classic.table import ANCILLARIES, ROWS, Form, Kind
 from ebpfjit.difftest.children import run_forked
 from ebpfjit.difftest.classic import packet, program
@@ -203,8 +204,18 @@ MEANINGS = {
     "stx M[15]\nldx #0\nldx M[15]\ntxa": 7, "ld [0xffe00003]": 0x03040506, "ldb [0xfff00001]": 15,
     "jset #4, 0, 1\nret #1\nld #3": 1, "jgt x, 0, 1\nret #1\nld #3": 1, "jge #100, 0, 1\nret #1\nld #3": 1,
     "jgt #0xffffffff, 0, 1\nret #1\nld #3": 3, "ja 1\nret #1\nld #3": 3, "ldx #0xffe00000\nldb [x+5]": 5,
-    "ldx #0x7fffffff\nldb [x+0x7fffffff]": 0,
+    "ldx #0x7fffffff\nldb [x+0x7fffffff]": 0, "ld [x+2]": 0x090A0B0C, "tax\nld #0\ntxa": 100,
+    "mul #3": 300, "or #3": 103, "xor #5": 97, "and x": 4,
+    **{f"ldx #{x}\n{test}, 0, 1\nret #1\nld #3": result for x, test, result in [
+        (7, "jeq #100", 1), (7, "jeq #101", 3), (100, "jeq x", 1), (7, "jeq x", 3),
+        (7, "jgt #99", 1), (7, "jgt #100", 3), (100, "jgt x", 3), (100, "jge x", 1), (101, "jge x", 3),
+        (7, "jge #101", 3), (7, "jset #3", 3), (4, "jset x", 1), (3, "jset x", 3),
+    ]},
 }  # fmt: skip
+TAKEN, NOT_TAKEN = 1, 3
+"""Results of the programs above that branch."""
+FROM_THE_LINK = "ldx #0xffe00000\nldb [x+5]"
+"""By X: a datagram has no such header, which no rule sees."""
 DATA = bytes(range(20))
 
 
@@ -215,16 +226,32 @@ def _everywhere(code: bytes, data: bytes) -> dict[str, Any]:
         translated = classic.to_ebpf(code, type_)
         for engine in ("interpreter", "jit"):
             found[f"{type_} {engine}"] = translated.run(data, engine=engine).return_value
+        found[f"{type_} baseline"] = translated.compile(optimize=False)(data)
     return found
 
 
+def _in_linux(code: bytes, data: bytes, **given: Any) -> dict[str, Any]:
+    """Return the result of a translated program in Linux, nothing where there is no bpf(2)."""
+    if kernel.unavailable_reason() is not None:
+        return {}
+    return {"kernel": classic.to_ebpf(code).run(data, engine="kernel", **given).return_value}
+
+
 def test_every_operation_means_what_linux_has_it_mean() -> None:
-    covered = set()
+    """Each row, each branch both ways, on each engine, and in both of Linux's machines."""
+    results: dict[int, set[int]] = {row.code: set() for row in ROWS}
     for text, expected in MEANINGS.items():
         code = classic.assemble(f"ld #100\nldx #7\n{text}\nret a")
-        covered |= {instruction.code for instruction in classic.decode(code)}
-        assert set(_everywhere(code, DATA).values()) == {expected}, text
-    assert len(covered) > 35
+        for instruction in classic.decode(code):
+            results[instruction.code].add(expected)
+        found = _everywhere(code, DATA) | _in_linux(code, DATA)
+        if is_of_datagrams(code) and text != FROM_THE_LINK:
+            found["linux"] = classic.run_in_linux(code, DATA)
+        assert set(found.values()) == {expected}, (text, found)
+    for row in ROWS:
+        wanted = {TAKEN, NOT_TAKEN} if row.kind is Kind.BRANCH else set()
+        assert results[row.code], f"no vector has {row.name} {row.form.value}"
+        assert results[row.code] >= wanted, f"{row.name} {row.form.value} goes one way only"
 
 
 def test_programs_made_by_chance_agree_on_every_engine() -> None:
@@ -319,6 +346,8 @@ ABOUT = {"mark": 5, "proto": 0x0800, "type": 3, "hatype": 1, "ifidx": 1, "poff":
          "nla": 0, "nlan": 0, "vlan_tci": 0, "vlan_avail": 0, "vlan_tpid": 0, "queue": 0, "rxhash": 0,
          "cpu": 0}  # fmt: skip
 """What ancillary loads give for a frame of UDP to another host, with the mark 5 and A and X as below."""
+WALKS = {"poff", "nla", "nlan"}
+"""These are loops as eBPF; Linux's verifier does not follow them (its machine of classic BPF: below)."""
 OF_PLAIN_MEMORY = {"proto", "poff", "nla", "nlan", "xor_x", "cpu"}
 FRAME = bytes.fromhex("020000000002" + "020000000001" + "0800" + "4500002000010000401100000a0000010a000002"
                       + "0035003500080000" + "00000000")  # fmt: skip
@@ -342,6 +371,9 @@ def test_every_ancillary_load_on_every_engine() -> None:
             for engine in ("interpreter", "jit"):
                 found = made.run(FRAME, engine=engine, environment=one, **context).return_value  # type: ignore[call-overload]
                 assert found == expected, (name, type_, engine)
+        if name not in WALKS:
+            for result in _in_linux(code, FRAME, context={"mark": 5}).values():
+                assert result == expected or (name == "cpu" and result < (os.cpu_count() or 1)), name
     for use in (lambda given: classic.run(code, FRAME, ancillaries=given),
                 lambda given: classic.to_ebpf(code, ancillaries=given)):  # fmt: skip
         with pytest.raises(ValueError, match=r"no ancillary load 'marc'; .*'mark'"):
@@ -353,8 +385,12 @@ def test_every_ancillary_load_on_every_engine() -> None:
             run(code, 5)
     rand = classic.assemble("ld rand\nret a")
     for type_ in (None, "socket_filter"):
-        results = {classic.to_ebpf(rand, type_).run(FRAME).return_value for _ in range(4)}
-        assert len(results | {classic.run(rand, FRAME)}) > 2
+        for engine in ("interpreter", "jit"):
+            made = classic.to_ebpf(rand, type_)
+            results = {made.run(FRAME, engine=engine).return_value for _ in range(4)}  # type: ignore[call-overload]
+            assert len(results | {classic.run(rand, FRAME)}) > 2
+    results = {value for _ in range(4) for value in _in_linux(rand, FRAME).values()}
+    assert not results or len(results) > 2
     with pytest.raises(ValueError, match="'socket_filter', or None, not 'xdp'"):
         classic.to_ebpf(classic.assemble("ret #1"), "xdp")
 
@@ -427,39 +463,56 @@ def test_where_a_payload_begins() -> None:
 
 def test_linux_finds_the_same_payload() -> None:
     """A filter of Linux's on a loopback interface, which keeps as many bytes as it returns."""
-    ended = run_forked(_kept_on_an_interface, 60)
-    if isinstance(ended.value, str):
-        pytest.skip(ended.value)
-    assert ended.value, ended
-    code = classic.assemble("ld poff\nret a")
-    for frame, kept in ended.value:
+    chosen, code = random.Random(2), classic.assemble("ld poff\nret a")
+    frames = [_headers(chosen) for _ in range(300)]
+    # Linux takes tags off
+    cases = [(code, frame) for frame in frames if frame[12:14] != b"\x81\x00" and len(frame) >= 15]
+    for (_, frame), kept in zip(cases, _on_an_interface(cases), strict=True):
         assert kept == min(classic.run(code, frame), len(frame)), frame.hex()
 
 
-def _kept_on_an_interface() -> list[tuple[bytes, int]] | str:
-    """Return frames, and how many bytes of each came through, on a network of its own; or why not."""
+def test_linux_gives_each_ancillary_load() -> None:
+    """Its machine of classic BPF, of a frame on a loopback interface."""
+    about = ABOUT | {"hatype": 772}  # ARPHRD_LOOPBACK
+    del about["cpu"]
+    cases = [
+        (classic.assemble(f"ld #0x60\nldx #7\nldb {name}\njeq #{value}, 0, 1\nret #40\nret #20"), FRAME)
+        for name, value in about.items()
+    ]
+    assert dict(zip(about, _on_an_interface(cases), strict=True)) == dict.fromkeys(about, 40)
+
+
+def _on_an_interface(cases: list[tuple[bytes, bytes]]) -> list[int]:
+    """Return how many bytes of each frame come through its filter, on a network of their own."""
+    ended = run_forked(lambda: _kept_on_an_interface(cases), 60)
+    if isinstance(ended.value, str):
+        pytest.skip(ended.value)
+    assert ended.value, ended
+    return list(ended.value)
+
+
+def _kept_on_an_interface(cases: list[tuple[bytes, bytes]]) -> list[int] | str:
+    """Do so in this process; or return why not."""
     try:
         if ctypes.CDLL(None, use_errno=True).unshare(0x40000000):  # CLONE_NEWNET: nobody else is heard here
             return f"no network of its own: {os.strerror(ctypes.get_errno())}"
         hears = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         says = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         fcntl.ioctl(says, 0x8914, struct.pack("16sh22x", b"lo", 1))  # SIOCSIFFLAGS: up
+        says.setsockopt(socket.SOL_SOCKET, 36, 5)  # SO_MARK
     except (OSError, AttributeError) as error:
         return f"no raw packets here: {error}"
-    found = []
+    kept = []
     with hears, says:
         hears.bind(("lo", 3))
         says.bind(("lo", 0))
         hears.setblocking(False)
-        _attach(hears, classic.assemble("ld poff\nret a"))
-        chosen = random.Random(2)
-        for frame in (_headers(chosen) for _ in range(300)):
-            if frame[12:14] == b"\x81\x00" or len(frame) < 15:  # Linux takes tags off
-                continue
+        for code, frame in cases:
+            _attach(hears, code)
             _received(hears)
             says.send(frame)
-            found.append((frame, _received(hears)))
-    return found
+            kept.append(_received(hears))
+    return kept
 
 
 def _received(hears: socket.socket) -> int:

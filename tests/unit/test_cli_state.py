@@ -168,7 +168,8 @@ def test_short_help_version_and_c_files() -> None:
     assert ebpfjit("--version")[0].startswith("ebpfjit 0.")
     assert "--install-completion" in ebpfjit("-h")[0]
     error = ebpfjit("run", "my.c", status=1)[1]
-    assert error == "ebpfjit: my.c: C source; first: clang -O2 -g -target bpf -c my.c -o my.o\n"
+    build = "clang -O2 -g -target bpf -I/usr/include/$(uname -m)-linux-gnu -c my.c -o my.o"
+    assert error == f"ebpfjit: my.c: C source; first: {build}\n"
 
 
 # diff, fuzz, verify
