@@ -72,8 +72,10 @@ def _wrong(
             yield "shift", f"{row.name} by {k}, of 32 bits"
     if row.form is Form.CELL and k >= CELLS:
         yield "cell", f"M[{k}], and there are M[0] to M[{CELLS - 1}]"
-    goes_back = loops and row.kind is Kind.JUMP and -pc - 1 <= signed(k) < 0
-    if row.kind is Kind.JUMP and k >= length - pc - 1 and not goes_back:
+    if row.kind is Kind.JUMP and -pc - 1 <= signed(k) < 0:
+        if not loops:
+            yield "target", f"a jump back to {pc + 1 + signed(k)}, which is for libpcap's machine only (loops=True)"
+    elif row.kind is Kind.JUMP and k >= length - pc - 1:
         yield "target", f"a jump to {pc + 1 + k}, and the program has {length} instructions"
     if row.kind is Kind.BRANCH:
         for way in (instruction.jt, instruction.jf):

@@ -170,6 +170,7 @@ WRONG = {
     "jeq #1, 0, 1\nst M[3]\nld M[3]\nret a": ("cell", r"instruction 2: M\[3\] is read before"),
     "ja 1\nret #0": ("target", "a jump to 2, and the program has 2 instructions"),
     "jeq #1, 0, 7\nret #0": ("target", "a branch to 8"),
+    "ld #0\na: ja a\nret #0": ("target", "a jump back to 1, which is for libpcap's machine only"),
     "ld [0xfffff041]\nret a": ("ancillary", "offset 0xfffff041 is of no packet"),
 }
 
