@@ -74,7 +74,8 @@ def _wrong(
         yield "cell", f"M[{k}], and there are M[0] to M[{CELLS - 1}]"
     if row.kind is Kind.JUMP and -pc - 1 <= signed(k) < 0:
         if not loops:
-            yield "target", f"a jump back to {pc + 1 + signed(k)}, which is for libpcap's machine only (loops=True)"
+            target = pc + 1 + signed(k)
+            yield "target", f"a jump back to {target}, which is for libpcap's machine only (loops=True)"
     elif row.kind is Kind.JUMP and k >= length - pc - 1:
         yield "target", f"a jump to {pc + 1 + k}, and the program has {length} instructions"
     if row.kind is Kind.BRANCH:
