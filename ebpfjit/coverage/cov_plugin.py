@@ -8,6 +8,7 @@ from the branch's line to a number that stands for it: that of the line, where n
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -54,18 +55,18 @@ class _Reporter(FileReporter):
         return self.file.shown
 
     def source(self) -> str:
-        """Return the text of the file; where it is not there, the lines that the object knows."""
-        try:
-            return Path(self.filename).read_text(encoding="utf-8", errors="replace")
-        except (OSError, ValueError):
-            texts = self.file.texts
-            last = max(self.file.lines, default=0)
-            return "".join(f"{texts.get(line, '')}\n" for line in range(1, last + 1))
+        """Return the text; where the file is gone, or too short for its lines, what the object has."""
+        return self._text
 
     @cached_property
-    def count_of_lines(self) -> int:
-        """How many lines the source has: what an object says of others cannot be shown."""
-        return self.source().count("\n") + 1
+    def _text(self) -> str:
+        last = max(self.file.lines, default=0)
+        with contextlib.suppress(OSError, ValueError):
+            text = Path(self.filename).read_text(encoding="utf-8", errors="replace")
+            if text.count("\n") + 1 >= last:
+                return text
+        texts = self.file.texts
+        return "".join(f"{texts.get(line, '')}\n" for line in range(1, last + 1))
 
     def source_token_lines(self) -> Iterable[list[tuple[str, str]]]:
         """Yield the source as text of one kind: coverage.py's highlighting is Python's."""
@@ -74,7 +75,7 @@ class _Reporter(FileReporter):
 
     def lines(self) -> set[int]:
         """Return the lines that have code."""
-        return {line for line in self.file.lines if 0 < line <= self.count_of_lines}
+        return {line for line in self.file.lines if line > 0}
 
     def executed(self) -> set[int]:
         """Return those that were executed."""
@@ -146,7 +147,12 @@ def report(recorded: Coverage, kind: str, to: Path) -> None:
         reporters[path] = _Reporter(path, file, is_page=kind == "html")
     reporters = {path: reporter for path, reporter in reporters.items() if reporter.lines()}
     if not reporters:
-        raise InputError("there is no coverage to report: no program was run while it was on")
+        why = (
+            "what was run has no lines that can be shown"
+            if recorded.files
+            else "no program was run while it was on"
+        )
+        raise InputError(f"there is no coverage to report: {why}")
     with tempfile.TemporaryDirectory() as folder:
         data_file = str(Path(folder, "data"))
         data = coverage.CoverageData(data_file)

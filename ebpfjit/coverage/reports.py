@@ -34,7 +34,7 @@ def text(coverage: Coverage) -> str:
     rows = [["Name", "Lines", "Miss", "Branches", "Part", "Cover", "Missing"]]
     for file, counts in zip(files, numbers, strict=True):
         rows.append([file.shown, *map(str, counts), _percent(file.percent), _missing(file)])
-    rows.append(["TOTAL", *map(str, sums), _percent(coverage.percent), ""])
+    rows.append(["TOTAL", *map(str, sums), _percent(coverage.percent) if files else "-", ""])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

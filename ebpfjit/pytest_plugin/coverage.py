@@ -64,6 +64,8 @@ class Session:
         self.reports = reports_of(config)
         self.is_worker = hasattr(config, "workerinput")
         self.coverage: Coverage | None = None
+        self.failures: list[str] = []
+        self.written: list[str] = []
         self.folder = ""
         if not self.is_worker:  # a worker counts since it imported the library: the environment says so
             self.folder = tempfile.mkdtemp(prefix="ebpf-cov-")
@@ -76,10 +78,36 @@ class Session:
         self.processes.leave()
         if not self.is_worker:
             self.coverage = self.processes.collected(self.folder, self.names())
-            least = self.config.getoption(LEAST)
-            if least is not None and self.coverage.percent < least and not session.exitstatus:
+            self.judge(self.coverage)
+            if self.failures and not session.exitstatus:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
         return result
+
+    def judge(self, coverage: Coverage) -> None:
+        """Write the reports that are files, and note what makes the session fail."""
+        from ebpfjit.coverage import write
+        from ebpfjit.errors import EbpfError
+
+        for kind, to in self.reports:
+            if kind == "term":
+                continue
+            try:
+                self.written.append(f"{kind}: {write(coverage, kind, to)}")
+            except (EbpfError, OSError) as error:
+                self.failures.append(f"{kind}: {error}")
+        least = self.config.getoption(LEAST)
+        if least is None:
+            return
+        if coverage.percent < least:
+            percent = f"{coverage.percent:.2f} % were executed, less than the {least:g} % of {LEAST}"
+            self.failures.append(percent)
+        if self.missing(coverage) or not coverage.programs:
+            which = ", ".join(self.missing(coverage)) or "any program"
+            self.failures.append(f"nothing of {which} was executed, and {LEAST} asks for {least:g} %")
+
+    def missing(self, coverage: Coverage) -> list[str]:
+        """Return the names of programs that were asked for and did not run."""
+        return [name for name in self.names() or () if name not in {each.name for each in coverage.programs}]
 
     def names(self) -> list[str] | None:
         """Return the names of the programs that count, None for all."""
@@ -88,31 +116,22 @@ class Session:
         return names or None
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the table, and write the reports that are wanted."""
-        from ebpfjit.coverage import text, write
-        from ebpfjit.errors import EbpfError
+        """Print the table, where the other reports are, and what is too little."""
+        from ebpfjit.coverage import text
 
         coverage = self.coverage
         if coverage is None:
             return
         terminalreporter.section("coverage of eBPF programs")
-        for kind, to in self.reports:
-            if kind == "term":
-                terminalreporter.write(text(coverage))
-                continue
-            try:
-                terminalreporter.write_line(f"{kind}: {write(coverage, kind, to)}")
-            except (EbpfError, OSError) as error:
-                terminalreporter.write_line(f"{kind}: {error}", red=True)
-        missing = [
-            name for name in self.names() or () if name not in {each.name for each in coverage.programs}
-        ]
+        if any(kind == "term" for kind, _ in self.reports):
+            terminalreporter.write(text(coverage))
+        for line in self.written:
+            terminalreporter.write_line(line)
+        missing = self.missing(coverage)
         if missing:
             terminalreporter.write_line(f"no such program was run: {', '.join(missing)}", yellow=True)
-        least = self.config.getoption(LEAST)
-        if least is not None and coverage.percent < least:
-            percent = f"{coverage.percent:.2f} % were executed, less than the {least:g} % of {LEAST}"
-            terminalreporter.write_line(f"FAIL: {percent}", red=True)
+        for line in self.failures:
+            terminalreporter.write_line(f"FAIL: {line}", red=True)
 
     def pytest_unconfigure(self) -> None:
         """Take the folder away."""

@@ -184,6 +184,20 @@ def test_reports(filtered: Coverage, tmp_path: Path, monkeypatch: pytest.MonkeyP
         write(filtered, "pdf")
 
 
+def test_a_source_too_short_to_be_what_was_compiled_is_shown_as_the_object_has_it(
+    filtered: Coverage, tmp_path: Path
+) -> None:
+    (name,) = [name for name in filtered.files if name.endswith("filter.c")]
+    short = tmp_path / "short.c"
+    short.write_text("int nothing;\n", encoding="utf-8")
+    moved = Coverage()
+    moved.combine(json.loads(json.dumps(filtered.to_json()).replace(name, str(short))))
+    tree = ElementTree.parse(write(moved, "xml", tmp_path / "c.xml")).getroot()
+    assert tree.get("lines-valid") == "15"
+    (page,) = write(moved, "html", tmp_path / "html").glob("*short*.html")
+    assert "return action;" in page.read_text(encoding="utf-8")
+
+
 def test_a_program_without_lines_counts_by_slot(tmp_path: Path) -> None:
     with Coverage() as coverage:
         Program.from_assembly("r0 = 1\nif r1 == 0 goto +1\nr0 = 2\nexit", name="bare").run(

@@ -319,6 +319,22 @@ def test_coverage_of_all_processes(session: pytest.Pytester) -> None:
     assert "FNDA:3,port_filter\n" in (session.path / "out.lcov").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--ebpf-cov-report=lcov:nowhere/out.lcov"], "FAIL: lcov: *nowhere/out.lcov*"),
+        (["--ebpf-cov=nobody", "--ebpf-cov-fail-under=0"], "FAIL: nothing of nobody was executed*"),
+    ],
+)
+def test_coverage_that_is_not_to_be_had_fails_the_session(
+    session: pytest.Pytester, options: list[str], said: str
+) -> None:
+    session.makepyfile(test_covered="def test_it(): pass")
+    result = session.runpytest_subprocess(*options)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([said])
+
+
 def test_coverage_says_what_it_cannot_report(session: pytest.Pytester) -> None:
     result = _run(session, "--ebpf-cov-report=pdf")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
