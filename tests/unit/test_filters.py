@@ -382,7 +382,7 @@ def test_protochain_becomes_a_loop() -> None:
         action = filters.to_xdp(expression, "XDP_TX", otherwise="XDP_DROP").compile().map(taken)
         assert [each == 3 for each in action] == list(map(bool, expected)), expression
         assert [classic.run(code, packet, loops=True) for packet in taken] == expected, expression
-        with pytest.raises(VerifierError, match="a jump to"):
+        with pytest.raises(VerifierError, match="a jump back to"):
             classic.check(code)
     if kernel.unavailable_reason() is None:
         ran = filters.to_xdp("ip6 protochain 6").run(bytes(chains[0]), engine="kernel")
