@@ -48,7 +48,10 @@ def check(code: bytes, *, loops: bool = False, machine: Machine = "linux") -> No
 
 def check_given(ancillaries: Mapping[str, int] | None) -> Mapping[str, int]:
     """Return what ancillary loads give. Raises ValueError for a name that is none of theirs, TypeError."""
-    given = ancillaries or {}
+    given = {} if ancillaries is None else ancillaries
+    if not isinstance(given, Mapping):
+        what = f"a mapping of names to numbers, not of type {type(given).__name__}"
+        raise TypeError(f"what ancillary loads give is {what}")
     for name, value in given.items():
         if name not in ANCILLARIES:
             raise ValueError(absent(name, "ancillary load", ANCILLARIES))

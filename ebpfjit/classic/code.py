@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import struct
 from collections.abc import Iterable
 
@@ -44,5 +45,15 @@ def decode(code: bytes) -> tuple[Instruction, ...]:
 
 
 def encode(fields: Iterable[tuple[int, int, int, int]]) -> bytes:
-    """Return the bytes of instructions: `fields` are code, jt, jf, k of each."""
-    return b"".join(WORD.pack(*each) for each in fields)
+    """Return the bytes of instructions: `fields` are code (u16), jt, jf (u8) and k (u32) of each.
+
+    Raises ValueError for fields that are something else.
+    """
+    made = []
+    for pc, each in enumerate(fields):
+        try:
+            made.append(WORD.pack(*each))
+        except (struct.error, TypeError) as error:
+            what = f"fields are code (u16), jt, jf (u8) and k (u32), not {reprlib.repr(each)}"
+            raise ValueError(f"instruction {pc}: {what}") from error
+    return b"".join(made)

@@ -32,7 +32,10 @@ _NEGATED = {"jne": "jeq", "jneq": "jeq", "jlt": "jge", "jle": "jgt"}
 """What bpf_asm turns round: a branch on what does not hold."""
 _SAME = {"ldi": "ld", "ldxi": "ldx", "jmp": "ja"}
 _NAMES = {name: ANCILLARY + offset for name, offset in ANCILLARIES.items()}
-_NAMES["vlan_pr"] = _NAMES["vlan_avail"]
+_NAMES["vlan_pr"] = _NAMES["vlanp"] = _NAMES["vlan_avail"]
+_NAMES["random"] = _NAMES["rand"]
+_LIBPCAPS = {"vlan_avail": "vlanp", "rand": "random"}
+"""Ancillary loads that libpcap calls something else."""
 _HEX = ("and", "or", "xor", "jeq", "jgt", "jge", "jset", "ld", "ldx")
 """Operations whose numbers are written in base 16."""
 
@@ -95,6 +98,8 @@ def _tcpdump(instructions: Sequence[Instruction]) -> Iterator[str]:
         operand = _operand(row, k, pc, " ", "#pktlen")
         if row.form is Form.ACCUMULATOR:
             operand = ""
+        if name := ancillary(row, each.k):
+            operand = f"[{_LIBPCAPS.get(name, name)}]"
         if row.kind is Kind.BRANCH:
             yield f"({pc:03}) {row.name:<8} {operand:<16} jt {pc + 1 + each.jt}\tjf {pc + 1 + each.jf}"
         else:
@@ -140,14 +145,15 @@ def assemble(text: str) -> bytes:
     Comments are `; ...`, `// ...`, `/* ... */`, and lines that begin with `#`. As in bpf_asm upper case is
     lower case, but for labels. Raises AssemblyError with line and column.
     """
-    numbered = enumerate(_without_comments(text).splitlines(), 1)
+    without_mark = text.removeprefix("\ufeff")  # as some editors begin files
+    numbered = enumerate(_without_comments(without_mark).splitlines(), 1)
     lines = [(number, line) for number, line in numbered if line.strip()]
     if not lines:
         raise AssemblyError("the text has no instructions", 1, 1, "")
     first = lines[0][1].strip()
     if first.startswith("{"):
         return encode(_read_dd(lines))
-    if re.fullmatch(r"\d{1,20}", first) or re.fullmatch(r"\d{1,20}(,|\s).*\d", first):
+    if re.fullmatch(r"\d{1,20}", first) or re.fullmatch(r"\d{1,20}(,|\s).*\d\s*,?", first):
         return encode(_read_ddd(lines))
     return encode(_read_text(lines))
 
@@ -196,7 +202,7 @@ def _read_dd(lines: Sequence[tuple[int, str]]) -> Iterator[Fields]:
 
 
 def _read_ddd(lines: Sequence[tuple[int, str]]) -> Iterator[Fields]:
-    """Read numbers, a count first; in one line, with commas between, as iptables has them, too."""
+    """Read numbers, a count first; in one line, with commas between (iptables) or behind each (bpf_asm)."""
     rows = [(number, part) for number, line in lines for part in line.split(",") if part.strip()]
     first, head = rows[0]
     words = head.split()
@@ -213,10 +219,11 @@ def _read_ddd(lines: Sequence[tuple[int, str]]) -> Iterator[Fields]:
 
 _TCPDUMP = re.compile(r"\s*\((\d{1,20})\)\s+(\w+)\s*(.*?)(?:\s+jt\s+(\d{1,20})\s+jf\s+(\d{1,20}))?\s*$")
 _LABEL = re.compile(r"\s*([A-Za-z_]\w*)\s*:")
-_NUMBER = r"(-?(?:0[xX][0-9a-fA-F]+|0b[01]+|\d+))"
+_NUMBER = r"([+-]?(?:0[xX][0-9a-fA-F]+|0b[01]+|\d+))"
+_FOUR, _FIFTEEN = r"(?:0x0*4|0b0*100|0*4)", r"(?:0x0*f|0b0*1111|0+17|15)"
 _FORMS = (
     (Form.LENGTH, re.compile(r"#?(?:len|pktlen)")),
-    (Form.HEADER, re.compile(rf"4\s*\*\s*\(\s*\[\s*{_NUMBER}\s*\]\s*&\s*(?:0xf|15)\s*\)")),
+    (Form.HEADER, re.compile(rf"{_FOUR}\s*\*\s*\(\s*\[\s*{_NUMBER}\s*\]\s*&\s*{_FIFTEEN}\s*\)")),
     (Form.INDIRECT, re.compile(rf"\[\s*%?x\s*\+\s*{_NUMBER}\s*\]")),
     (Form.INDIRECT, re.compile(r"\[\s*%?x\s*\]()")),
     (Form.ABSOLUTE, re.compile(rf"\[\s*{_NUMBER}\s*\]")),
@@ -310,7 +317,7 @@ def _parsed(name: str, operand: str, number: int, line: str) -> tuple[Row, int]:
         known = ", ".join(sorted({mnemonic for mnemonic, _ in BY_NAME}))
         raise _wrong(f"no operation {name!r}; there are: {known}", number, line, max(line.find(name), 0))
     lower = operand.lower()
-    word = lower.removeprefix("#")
+    word = re.sub(r"#|\[\s*#?(\w+)\s*\]", r"\1", lower, count=1)  # proto, #proto, and libpcap's [proto]
     if word in _NAMES and Form.ABSOLUTE in forms:
         return BY_NAME[name, Form.ABSOLUTE], _NAMES[word] & MASK
     for form, pattern in _FORMS:

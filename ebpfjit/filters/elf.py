@@ -32,8 +32,12 @@ def to_object(program: Program, section: str, *, license: str = "GPL") -> bytes:
     Raises TranslationError for a program that refers to maps, variables or kernel functions, and ValueError
     for a zero byte in a name.
     """
+    if not isinstance(program, Program):
+        raise TypeError(f"an object is made of a Program, not of type {type(program).__name__}")
     name = program.name or "filter"
     for text in (name, section, license):
+        if not isinstance(text, str):
+            raise TypeError(f"a section and a license are text, not of type {type(text).__name__}")
         if "\0" in text:
             raise ValueError(f"{text!r} has a zero byte, with which names end")
     for insn in program.instructions:

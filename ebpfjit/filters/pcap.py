@@ -70,6 +70,8 @@ def compile(
 
     Of `protochain` it becomes a loop, which goes back with `ja`.
     """
+    if not isinstance(expression, str):
+        raise TypeError(f"a filter expression is text, not of type {type(expression).__name__}")
     if not isinstance(snaplen, int):
         raise TypeError(f"snaplen is a number of bytes, not of type {type(snaplen).__name__}")
     if not 0 <= snaplen < 1 << 31:

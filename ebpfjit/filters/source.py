@@ -70,7 +70,7 @@ RESERVED = ("__", "XDP_", "BPF_")
 
 def is_function_name(name: str) -> bool:
     """True where a function in the file can have that name."""
-    is_word = name.isidentifier() and name.isascii()
+    is_word = isinstance(name, str) and name.isidentifier() and name.isascii()
     return is_word and name not in KEYWORDS | OTHERS and not name.startswith(RESERVED)
 
 

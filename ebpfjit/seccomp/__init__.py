@@ -161,6 +161,9 @@ def compare(
 
     `arch` and `args` are as for `SeccompProgram.table`.
     """
+    for each in (one, other):
+        if not isinstance(each, SeccompProgram):
+            raise TypeError(f"filters are compared that `load` gives, not of type {type(each).__name__}")
     first, second = one.table(arch, args), other.table(arch, args)
     return {name: (action, second[name]) for name, action in first.items() if second[name] != action}
 

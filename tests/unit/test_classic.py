@@ -83,6 +83,10 @@ SAME_TEXT = {
     "ldh [12]\nret #1": ("ldh\t[12]\nret\t#1", "LDH [ 12 ]\nRET #0X1", "# as in a file\nldh [12]\nret #1"),
     "ldxb 4*([14]&0xf)\nret a": ("ldx 4*([14]&0xf)\nret %a", "LDX 4 * ( [14] & 15 )\nRET A"),
     "ldb vlan_avail\nret a": ("ldb vlan_pr\nret a", "LDB #VLAN_PR\nret a"),
+    "ldxb 4*([14]&0xf)\nret #5": ("ldxb 0x4*([016]&0x0f)\nret #+5", "ldxb 04*([+14]&017)\nret #5"),
+    "ldh type\nret #0": ("ldh [type]\nret #0", "ldh [ #type ]\nret #0", "\ufeffldh type\nret #0"),
+    "ld rand\nldb vlan_avail\nret #0": ("ld [random]\nldb [vlanp]\nret #0",),
+    "ldb [9]\nret #0": ("2,48 0 0 9,6 0 0 0", "2,48 0 0 9,6 0 0 0,\n"),  # the latter is bpf_asm's
     "ld [x+3]\nst M[2]\nret a": ("ld [%X + 3]\nst m[ 2 ]\nret A",),
     "jeq x, 0, 1\nret #1\nret #3": ("JEQ X, Yes, No\nYes:\n\nret #1\nNo: ret #0B11",),
 }
@@ -120,12 +124,21 @@ def test_tcpdumps_text_is_libpcaps() -> None:
             else:
                 assert ours == image(code, 0).decode()
             assert classic.assemble(f"{ours}\n(001) ret      #0")[:8] == code or row.form in UNUSED
+    for name, offset in ANCILLARIES.items():
+        code = encode([(0x28, 0, 0, offset + 0xFFFFF000)])
+        ours, libpcaps = classic.disassemble(code, "tcpdump").strip(), image(code, 0).decode()
+        assert ours == libpcaps or (name in ("rand", "vlan_tpid") and "[-40" in libpcaps)  # of old headers
+        for text in (ours, libpcaps):
+            assert classic.assemble(text) == code, name
 
 
 UNUSED = (Form.INDEX, Form.LENGTH, Form.NOTHING, Form.ACCUMULATOR)
 """Forms without a number: text has no place for k."""
 
 WRONG_TEXT = {
+    "ld [#5]": r"ld takes \[k\], .*not '\[#5\]'",
+    "ldh [typ]": r"ldh takes \[k\], \[x \+ k\], not '\[typ\]'",
+    "ldxb 8*([14]&0xf)": r"ldxb takes 4\*\(\[k\]&0xf\), not '8",
     "": "the text has no instructions",
     "ldq [1]": r"line 1, column 1: no operation 'ldq'; there are: add",
     "ld [1\nret #0": r"line 1, column 4: ld takes \[k\], .*not '\[1'",
@@ -157,6 +170,16 @@ def test_wrong_text_is_one_clear_error_each() -> None:
     for text, says in WRONG_TEXT.items():
         with pytest.raises(AssemblyError, match=says):
             classic.assemble(text)
+
+
+def test_arguments_of_another_type_are_named() -> None:
+    ret = encode([(6, 0, 0, 0)])
+    for given in (5, "proto", ["proto"], [("proto", 1)]):
+        with pytest.raises(TypeError, match="what ancillary loads give is a mapping"):
+            classic.run(ret, b"", ancillaries=given)  # type: ignore[arg-type]  # on purpose
+    for fields in ((6, 0, 0, -1), (6, 256, 0, 0), (1 << 16, 0, 0, 0), (6, 0, 0), "ret", 6, (6, 0, 0, 0.5)):
+        with pytest.raises(ValueError, match=r"instruction 1: fields are code \(u16\), jt, jf"):
+            encode([(6, 0, 0, 0), fields])  # type: ignore[list-item]  # on purpose
 
 
 WRONG = {

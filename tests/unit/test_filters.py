@@ -434,6 +434,20 @@ def test_what_is_wrong_is_said_in_libpcaps_words() -> None:
             classic.run(filters.to_classic("tcp"), b"", wire_length=wrong)
 
 
+def test_arguments_of_another_type_are_named() -> None:
+    for given in (None, b"tcp", ["tcp"], 5):
+        for make in (filters.compile, filters.to_classic, filters.to_xdp, filters.to_c):
+            with pytest.raises(TypeError, match="a filter expression is text, not of type"):
+                make(given)  # type: ignore[operator]  # on purpose
+    for name in (None, 5, b"filter"):
+        with pytest.raises(ValueError, match="is no name of a function in C"):
+            filters.to_c("tcp", name=name)  # type: ignore[arg-type]  # on purpose
+    with pytest.raises(TypeError, match="an object is made of a Program, not of type bytes"):
+        filters.to_object(b"", "xdp")  # type: ignore[arg-type]  # on purpose
+    with pytest.raises(TypeError, match="a section and a license are text, not of type int"):
+        filters.to_object(filters.to_xdp("tcp"), 5)  # type: ignore[arg-type]  # on purpose
+
+
 def test_what_is_not_of_the_packet() -> None:
     says = r"'inbound': plain memory \(type=None\) has nothing that gives 'type'; socket filters have"
     with pytest.raises(TranslationError, match=says):

@@ -387,6 +387,8 @@ def test_files_and_calls_that_are_nothing(tmp_path: Path) -> None:
     ]:  # fmt: skip
         with pytest.raises(wrong):
             program.run(**options)  # type: ignore[arg-type]  # what users may get wrong
+    with pytest.raises(TypeError, match="filters are compared that `load` gives, not of type dict"):
+        seccomp.compare(program, WHOLE)  # type: ignore[arg-type]  # on purpose
 
 
 def _in_linux(code: bytes, calls: list[tuple[int, int]]) -> list[int]:
