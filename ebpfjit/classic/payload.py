@@ -27,7 +27,7 @@ EXTENSIONS = (0, 43, 60)
 """IPv6's headers of options: hop-by-hop, routing, destination."""
 FRAGMENT, GRE, TCP = 44, 47, 6
 TUNNELS = {4: IP, 41: IPV6, 137: 0x8847}
-SIZES = {1: 8, 2: 8, 17: 8, 33: 16, 58: 8, 132: 12, 136: 8}
+SIZES = {1: 8, 2: 8, 17: 8, 33: 12, 58: 8, 132: 12, 136: 8}
 """What follows ICMP, IGMP, UDP, DCCP, ICMPv6, SCTP and UDP-Lite is payload; of the rest, their header is."""
 ROUTED, CHECKSUM, KEY, SEQUENCE, ACKNOWLEDGED, VERSION = 0x4000, 0x8000, 0x2000, 0x1000, 0x0080, 0x0007
 """Flags of GRE."""

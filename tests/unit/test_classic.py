@@ -425,7 +425,7 @@ def _headers(chosen: random.Random) -> bytes:
     made, kind, inside = bytearray(12), chosen.choice([0x0800, 0x86DD, 0x8100, 0x8864, 0x88FB, 0x4305]), 0
     made += kind.to_bytes(2, "big")
     for _ in range(chosen.choice([1, 2, 3, 4, 18])):
-        inside = chosen.choice([4, 6, 17, 41, 47, 1, 58, 132, 137, 43, 60, 44, 0, 99])
+        inside = chosen.choice([4, 6, 17, 41, 47, 1, 2, 33, 58, 132, 136, 137, 43, 60, 44, 0, 99])
         if kind == 0x0800:
             fragment = chosen.choice([0, 0, 0, 0x2000, 5])
             made += struct.pack(
