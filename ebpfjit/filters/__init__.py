@@ -111,14 +111,14 @@ def to_c(
     try:
         return to_source(code, expression, match, otherwise, name)
     except VerifierError as error:
-        raise FilterError(f"filter {expression!r}: no XDP program has such a loop: {error}") from None
+        raise FilterError(f"{pcap.named(expression)}: no XDP program has such a loop: {error}") from None
 
 
 def _check_alone(expression: str, code: bytes) -> None:
     for each in decode(code):
         name = ancillary(each.row, each.k) if each.row is not None else None
         if name:
-            what = f"filter {expression!r}: plain memory (type=None) has nothing that gives {name!r}"
+            what = f"{pcap.named(expression)}: a packet alone has nothing that gives {name!r}"
             raise TranslationError(f"{what}; socket filters have, which come without type=None")
 
 

@@ -37,6 +37,18 @@ class _Program(ctypes.Structure):
     _fields_ = (("count", ctypes.c_uint), ("instructions", ctypes.c_void_p))
 
 
+MOST_SHOWN = 200
+"""Characters of an expression that messages repeat."""
+
+
+def named(expression: str) -> str:
+    """Return what messages call a filter: its expression, of a long one both ends."""
+    half = MOST_SHOWN // 2
+    is_short = len(expression) <= MOST_SHOWN
+    shown = expression if is_short else f"{expression[:half]}...{expression[-half:]}"
+    return f"filter {shown!r}"
+
+
 def link_number(linktype: str | int) -> int:
     """Return the number of a link type. Raises FilterError for a name that nobody knows."""
     if isinstance(linktype, int):
@@ -81,14 +93,14 @@ def compile(
     try:
         text = expression.encode()
     except UnicodeEncodeError as error:
-        raise FilterError(f"filter {expression!r}: {error.reason} at character {error.start + 1}") from None
+        raise FilterError(f"{named(expression)}: {error.reason} at character {error.start + 1}") from None
     number = link_number(linktype)
     number = _IN_MEMORY.get(number, number)
     code = _compiled(expression, text, number, snaplen, optimize=optimize, mask=_mask(netmask))
     try:
         check(code, loops=True, machine="libpcap")
     except VerifierError as error:
-        raise FilterError(f"filter {expression!r}: libpcap makes no program that runs: {error}") from None
+        raise FilterError(f"{named(expression)}: libpcap makes no program that runs: {error}") from None
     return code
 
 
@@ -103,7 +115,7 @@ def _compiled(expression: str, text: bytes, number: int, snaplen: int, *, optimi
             failed = library.pcap_compile(handle, ctypes.byref(program), text, int(optimize), mask)
             if failed:
                 said = library.pcap_geterr(handle).decode(errors="replace")
-                raise FilterError(f"filter {expression!r}: {said}")
+                raise FilterError(f"{named(expression)}: {said}")
             code = ctypes.string_at(program.instructions, 8 * program.count)
             library.pcap_freecode(ctypes.byref(program))
         finally:

@@ -406,6 +406,7 @@ def test_what_is_wrong_is_said_in_libpcaps_words() -> None:
         "port nowhere-at-all": "unknown port 'nowhere-at-all'",
         "tcp\0": "no zero byte",
         "tcp \udcff": "surrogates not allowed at character 5",
+        "a" * 100_000: r"^filter 'a{100}\.\.\.a{100}': .{0,300}$",
     }.items():
         with pytest.raises(FilterError, match=says):
             filters.compile(expression)
@@ -449,7 +450,7 @@ def test_arguments_of_another_type_are_named() -> None:
 
 
 def test_what_is_not_of_the_packet() -> None:
-    says = r"'inbound': plain memory \(type=None\) has nothing that gives 'type'; socket filters have"
+    says = r"'inbound': a packet alone has nothing that gives 'type'; socket filters have"
     with pytest.raises(TranslationError, match=says):
         filters.compile("inbound", type=None)
     with pytest.raises(TranslationError, match=r"an XDP program has nothing that gives 'type'$"):
