@@ -145,6 +145,8 @@ def assemble(text: str) -> bytes:
     Comments are `; ...`, `// ...`, `/* ... */`, and lines that begin with `#`. As in bpf_asm upper case is
     lower case, but for labels. Raises AssemblyError with line and column.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"a program's text is a str, not of type {type(text).__name__}")
     without_mark = text.removeprefix("\ufeff")  # as some editors begin files
     numbered = enumerate(_without_comments(without_mark).splitlines(), 1)
     lines = [(number, line) for number, line in numbered if line.strip()]

@@ -177,6 +177,9 @@ def test_arguments_of_another_type_are_named() -> None:
     for given in (5, "proto", ["proto"], [("proto", 1)]):
         with pytest.raises(TypeError, match="what ancillary loads give is a mapping"):
             classic.run(ret, b"", ancillaries=given)  # type: ignore[arg-type]  # on purpose
+    for source in (None, b"ret #0", 5, ["ret #0"]):
+        with pytest.raises(TypeError, match="a program's text is a str, not of type"):
+            classic.assemble(source)  # type: ignore[arg-type]  # on purpose
     for fields in ((6, 0, 0, -1), (6, 256, 0, 0), (1 << 16, 0, 0, 0), (6, 0, 0), "ret", 6, (6, 0, 0, 0.5)):
         with pytest.raises(ValueError, match=r"instruction 1: fields are code \(u16\), jt, jf"):
             encode([(6, 0, 0, 0), fields])  # type: ignore[list-item]  # on purpose
