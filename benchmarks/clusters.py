@@ -23,10 +23,10 @@ from traffic import write as make
 import ebpfjit.dask
 from ebpfjit import load
 from ebpfjit.bench.measure import median
+from ebpfjit.capture.parts import SIZE
 
 REPEATED = 1_000_000
 LIMIT = 1 << 30
-PART = 64 << 20
 WORDS = """
 `ebpfjit.dask.run` of `examples/packets/xdp_port_filter.o`, its counters summed, over {times} captures of
 {packets:,} packets ({size} MiB each, in parts of {part} MiB), on a `LocalCluster` of one process and of two,
@@ -67,7 +67,7 @@ def timed(client: Client, program: Any, paths: list[str], packets: int) -> tuple
     """Return seconds of the workers, and of the clock."""
     before = sum(seconds for seconds, _ in client.run(used).values())
     start = time.perf_counter()
-    answer = ebpfjit.dask.run(program, paths, merge={"counters": "sum"}, part_size=PART)
+    answer = ebpfjit.dask.run(program, paths, merge={"counters": "sum"})
     wall = time.perf_counter() - start
     assert answer.counts.packets.sum() == packets
     return sum(seconds for seconds, _ in client.run(used).values()) - before, wall
@@ -148,7 +148,7 @@ def main() -> int:
     shown = table(headings, "rrrrrr", rows)
     remark = f"- The largest worker has {peak >> 20} MiB at its peak (asked: 1024 MiB, 1.8 times faster)."
     said = WORDS.format(
-        packets=arguments.packets, times=arguments.times, size=size, part=PART >> 20, limit=LIMIT >> 20,
+        packets=arguments.packets, times=arguments.times, size=size, part=SIZE >> 20, limit=LIMIT >> 20,
         rounds=arguments.rounds, way_in=", ".join(f"{w:.2f} s with {n}" for n, (_, w) in way_in.items()),
     )  # fmt: skip
     print(said, shown, remark, sep="\n")
