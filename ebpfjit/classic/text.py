@@ -143,7 +143,8 @@ def assemble(text: str) -> bytes:
     Which one is told by how it looks.
 
     Comments are `; ...`, `// ...`, `/* ... */`, and lines that begin with `#`. As in bpf_asm upper case is
-    lower case, but for labels. Raises AssemblyError with line and column.
+    lower case, but for labels. Raises AssemblyError with line and column,
+    and TypeError for what is no text.
     """
     if not isinstance(text, str):
         raise TypeError(f"a program's text is a str, not of type {type(text).__name__}")

@@ -29,8 +29,8 @@ def to_object(program: Program, section: str, *, license: str = "GPL") -> bytes:
 
     `license` is what the object says: Linux keeps some helpers for programs under the GPL.
 
-    Raises TranslationError for a program that refers to maps, variables or kernel functions, and ValueError
-    for a zero byte in a name.
+    Raises TranslationError for a program that refers to maps, variables or kernel functions, ValueError
+    for a zero byte in a name, and TypeError for what is no Program or no text.
     """
     if not isinstance(program, Program):
         raise TypeError(f"an object is made of a Program, not of type {type(program).__name__}")

@@ -172,7 +172,10 @@ class Predicate:
                 raise self._wrong(f"{type(node).__name__.lower()} is not said in predicates", column)
 
     def check_verdicts(self, actions: Collection[str], type_name: str | None) -> None:
-        """Raise InputError for verdicts that a type's programs never have."""
+        """Raise InputError for verdicts that a type's programs never have.
+
+        `actions` are the names that they have, and `type_name` is for the message: None without a type.
+        """
         for name in sorted(self.verdicts.difference(actions)):
             of = "programs without a type" if type_name is None else f"{type_name} programs"
             known = f"they have {', '.join(actions)}" if actions else "they have none: ask return_value"

@@ -159,7 +159,7 @@ def compare(
 ) -> dict[str, tuple[str, str]]:
     """Return the system calls for which `one` and `other` say something else, with both actions, by name.
 
-    `arch` and `args` are as for `SeccompProgram.table`.
+    `arch` and `args` are as for `SeccompProgram.table`. Raises TypeError for what is no SeccompProgram.
     """
     for each in (one, other):
         if not isinstance(each, SeccompProgram):
