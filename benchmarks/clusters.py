@@ -30,7 +30,8 @@ LIMIT = 1 << 30
 WORDS = """
 `ebpfjit.dask.run` of `examples/packets/xdp_port_filter.o`, its counters summed, over {times} captures of
 {packets:,} packets ({size} MiB each, in parts of {part} MiB), on a `LocalCluster` of one process and of two,
-each with one thread and {limit} MiB of memory. {rounds} rounds, in which one takes its turn behind the other.
+each with one thread and {limit} MiB of memory. {rounds} rounds, in which one takes its turn behind the other,
+on a cluster of its own: one that waits would still take time, for its scheduler's and workers' clocks.
 Times are medians, less those of a capture of one packet on the same cluster (the way in: {way_in}).
 `processor` is what the workers took together: where processors are free, two processes are as many times
 faster as `with free processors` says. `clock` hangs on what else this machine does: `faster` is the median of
@@ -86,38 +87,31 @@ def measured(paths: list[str], packets: int, small: str, rounds: int) -> tuple[T
     times: Times = {1: [], 2: []}
     ways_in: Times = {1: [], 2: []}
     peak = 0
-    clusters = {
-        count: LocalCluster(
-            n_workers=count,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=LIMIT,
-            dashboard_address=None,
-            silence_logs=50,
-        )
-        for count in times
-    }
-    clients = {count: Client(cluster, set_as_default=False) for count, cluster in clusters.items()}
-    for client in clients.values():
-        client.run(alone)
-        with client.as_current():
-            timed(client, program, paths[:1], packets // len(paths))  # the first one imports and compiles
     for _ in range(rounds):
-        for count, client in clients.items():
-            with client.as_current():
+        for count in times:
+            with (
+                LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    processes=True,
+                    memory_limit=LIMIT,
+                    dashboard_address=None,
+                    silence_logs=50,
+                ) as cluster,
+                Client(cluster) as client,
+            ):
+                client.run(alone)
+                timed(client, program, paths[:1], packets // len(paths))  # the first one imports and compiles
                 ways_in[count].append(timed(client, program, [small], 1))
                 times[count].append(timed(client, program, paths, packets))
-            peak = max(peak, *(size for _, size in client.run(used).values()))
-    for count, client in clients.items():
-        client.close()
-        clusters[count].close()
+                peak = max(peak, *(size for _, size in client.run(used).values()))
     return times, ways_in, peak
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--packets", type=int, default=4_000_000)
-    parser.add_argument("--times", type=int, default=8, help="how many captures of them there are")
+    parser.add_argument("--times", type=int, default=24, help="how many captures of them there are")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--write", action="store_true", help="replace the part of RESULTS.md")
     arguments = parser.parse_args()
