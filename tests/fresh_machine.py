@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.support.reader import BLOCK
+from tests.support.reader import BLOCK, INDENTED
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -25,16 +25,23 @@ PAGES = [
 ]
 OTHERS = ("duckdb", "hypothesis", "numpy", "pandas", "polars", "scapy")
 """What pages import that no extra of ours brings, each by its name on the index."""
+UNREAD = "prove"
+"""The extra of a command that takes a quarter of an hour."""
 SAID = "where-there-is-no-machine-code"
 """The place that says what works without machine code, to which pages link."""
 
 
 def needs_of(page: str) -> set[str]:
-    """Return the extras, in brackets, and the packages that a page names, or imports."""
+    """Return the extras, in brackets, and the packages that a page says to install, or imports."""
     snippets = "\n".join(text for _, _, text in BLOCK.findall(page))
     named = ",".join(re.findall(r"pip install 'ebpfjit\[([\w,]+)\]'", page)).split(",")
     imported = {name for name in OTHERS if re.search(rf"^(?:import|from) {name}\b", snippets, re.MULTILINE)}
     return {f"[{extra}]" for extra in named if extra} | imported
+
+
+def needs_of_commands(page: str) -> set[str]:
+    """Return the extras, in brackets, that single commands of a page need besides."""
+    return {f"[{extra}]" for _, extra in INDENTED.findall(page) if extra not in ("", UNREAD)}
 
 
 def make_folder(path: Path) -> None:
@@ -66,26 +73,30 @@ def elsewhere() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
-def environments(folder: Path) -> dict[str, Path]:
-    """Return the Python of each environment: with what README says first, and with all that pages name."""
+def environments(folder: Path) -> dict[str, tuple[Path, list[str]]]:
+    """Return Python and extras of each environment: of what README says first, and of all that pages name."""
     tree = folder / "tree"  # what building leaves there would be in the next wheel
     unwanted = shutil.ignore_patterns(".?*", "build", "*.egg-info", "__pycache__", "site")
     shutil.copytree(ROOT, tree, symlinks=True, ignore=unwanted)
     run([sys.executable, "-m", "pip", "--quiet", "wheel", "--no-deps", "--wheel-dir", folder, tree])
     (wheel,) = folder.glob("ebpfjit-*.whl")
-    needs = set().union(*(needs_of(page.read_text()) for page in PAGES))
-    extras = ",".join(sorted(need[1:-1] for need in needs if need[0] == "["))
+    texts = [page.read_text() for page in PAGES]
+    needs = set().union(*(needs_of(text) | needs_of_commands(text) for text in texts))
+    every = sorted(need[1:-1] for need in needs if need[0] == "[")
     others = sorted(need for need in needs if need[0] != "[")
     made = {}
-    for name, packages in (("least", [f"{wheel}[cli]"]), ("all", [f"{wheel}[{extras}]", *others])):
+    for name, extras, packages in (("least", ["cli"], []), ("all", every, others)):
         run([sys.executable, "-m", "venv", folder / name])
-        made[name] = folder / name / "bin" / "python"
-        run([made[name], "-m", "pip", "--quiet", "install", *packages, "pytest"])
+        python = folder / name / "bin" / "python"
+        run([python, "-m", "pip", "--quiet", "install", f"{wheel}[{','.join(extras)}]", *packages, "pytest"])
+        made[name] = python, extras
     return made
 
 
-def read_pages(python: Path, folder: Path, pages: list[Path], *, may_end: bool) -> list[str]:
-    """Let a Python do what pages show; return those that do not work as shown.
+def read_pages(
+    python: Path, extras: list[str], folder: Path, pages: list[Path], *, may_end: bool
+) -> list[str]:
+    """Let a Python that has these extras do what pages show; return those that do not work as shown.
 
     Where it `may_end`, there is no machine code, and a page that comes to it must say what is there instead.
     """
@@ -93,7 +104,7 @@ def read_pages(python: Path, folder: Path, pages: list[Path], *, may_end: bool) 
     for page in pages:
         with tempfile.TemporaryDirectory(dir=folder) as reader:
             make_folder(Path(reader))
-            command = [str(python), str(ROOT / "tests" / "support" / "reader.py"), str(page), reader]
+            command = [str(python), str(ROOT / "tests" / "support" / "reader.py"), str(page), reader, *extras]
             done = subprocess.run(command, env=elsewhere(), capture_output=True, text=True, check=False)
         last = done.stdout.splitlines()[-1:]
         says = any(SAID in each.read_text() for each in (page, page.parent / "index.md") if each.exists())
@@ -108,13 +119,15 @@ def read_pages(python: Path, folder: Path, pages: list[Path], *, may_end: bool) 
 def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder, wrong = Path(temporary), []
-        of_page = {page: needs_of(page.read_text()) for page in PAGES}
-        for name, python in environments(folder).items():
-            pages = [page for page in PAGES if (of_page[page] <= {"[cli]"}) == (name == "least")]
-            wrong += read_pages(python, folder, pages, may_end=False)
+        least = [page for page in PAGES if needs_of(page.read_text()) <= {"[cli]"}]
+        more = [page for page in PAGES if page not in least or needs_of_commands(page.read_text())]
+        made = environments(folder)
+        for name, pages in (("least", least), ("all", more)):
+            python, extras = made[name]
+            wrong += read_pages(python, extras, folder, pages, may_end=False)
             run([python, "-m", "pip", "--quiet", "uninstall", "--yes", "keystone-engine"])
             print("without keystone:")
-            wrong += read_pages(python, folder, pages, may_end=True)
+            wrong += read_pages(python, extras, folder, pages, may_end=True)
     print(f"{len(wrong)} pages do not work as shown")
     return len(wrong) > 0
 

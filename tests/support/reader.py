@@ -1,6 +1,6 @@
 """What a page shows, done as its reader does it: snippets, files, sessions at a terminal.
 
-    python reader.py PAGE FOLDER      in FOLDER, with the commands that stand beside this Python
+    python reader.py PAGE FOLDER EXTRA ...      in FOLDER, with the commands that stand beside this Python
 
 It needs nothing but Python, so that it runs where nothing else is. The last line says how far that went:
 without machine code a page may end at it.
@@ -21,8 +21,8 @@ from pathlib import Path
 BLOCK = re.compile(r'^```(python|console)(?: title="(.*?)")?\n(.*?)^```', re.MULTILINE | re.DOTALL)
 PRINTED = re.compile(r"^\s*print\(.*\)  # (.*)$", re.MULTILINE)
 """A line that says what it prints."""
-INDENTED = re.compile(r"^    (ebpfjit .*?)(?:  .*)?(?<!: ebpfjit\[prove\])$", re.MULTILINE)
-"""A command that stands in a list of them, and what is said of it; not of the solver, an extra."""
+INDENTED = re.compile(r"^    (ebpfjit .*?)(?:  .*?)?(?:: ebpfjit\[(\w+)\])?$", re.MULTILINE)
+"""A command that stands in a list of them, what is said of it, and the extra that it needs besides."""
 ENDS = {"ebpfjit check examples/packets/event_logger.o": 1, "ebpfjit fuzz firewall_first.o": 1}
 """How commands, by their first words, end that find what their page is about."""
 WITHOUT = "JitUnavailable|keystone is not installed|skipped in"
@@ -84,19 +84,25 @@ def _output_of(words: list[str]) -> str:
 
 
 def main() -> int:
-    page, folder = Path(sys.argv[1]).read_text(), Path(sys.argv[2]).resolve()
+    page, folder, extras = Path(sys.argv[1]).read_text(), Path(sys.argv[2]).resolve(), sys.argv[3:]
     os.chdir(folder)
+    whole = _done(lambda: read_page(page, folder, _output_of))
+    for command, extra in INDENTED.findall(page):
+        if not extra or extra in extras:
+            whole &= _done(lambda command=command: _output_of(shlex.split(command)))
+    print("done" if whole else "no machine code")
+    return 0
+
+
+def _done(part: Callable[[], object]) -> bool:
+    """Do a part of a page; False where it came to what is not there without machine code."""
     try:
-        read_page(page, folder, _output_of)
-        for command in INDENTED.findall(page):
-            _output_of(shlex.split(command))
+        part()
     except Exception as error:
         if re.search(WITHOUT, f"{type(error).__name__} {error}") is None:
             raise
-        print("no machine code")
-        return 0
-    print("done")
-    return 0
+        return False
+    return True
 
 
 if __name__ == "__main__":
