@@ -138,9 +138,11 @@ def _fitting(name: str, column: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> 
     if given.kind == "O" and base.kind == "S":
         column = _of_bytes(name, column)
         given = column.dtype
+    if given.kind == "O" and base.kind in "ui" and all(isinstance(each, int) for each in column.ravel()):
+        given = base  # numbers of more than 64 bits: how far they go is said below
     same = {"u": "uib", "i": "uib", "b": "b", "f": "fui", "S": "S", "V": "V"}[base.kind]
     if given.kind not in same:
-        raise TypeError(f"member {name!r} is {base}, and its column {given}")
+        raise TypeError(f"member {name!r} is {base}, and its column {_held(column)}")
     if column.shape[1:] != wanted.shape:
         raise ValueError(f"member {name!r} has the shape {wanted.shape}, and its column {column.shape[1:]}")
     if base.kind == "V":
@@ -157,6 +159,16 @@ def _fitting(name: str, column: np.ndarray[Any, Any], wanted: np.dtype[Any]) -> 
         if longest > base.itemsize:
             raise ValueError(f"member {name!r} has {base.itemsize} bytes, and its column up to {longest}")
     return column
+
+
+def _held(column: np.ndarray[Any, Any]) -> str:
+    """Return what a column holds, in words where numpy has only "O" and "U" for it."""
+    if column.dtype.kind == "U":
+        return "text"
+    if column.dtype.kind != "O":
+        return str(column.dtype)
+    names = dict.fromkeys(type(each).__name__ for each in column.ravel())
+    return f"Python objects ({', '.join(names)})"
 
 
 def _inner(name: str, column: np.ndarray[Any, Any], base: np.dtype[Any]) -> np.ndarray[Any, Any]:

@@ -22,7 +22,7 @@ class Batch:
     nanoseconds since 1970, `wire_lengths` how many bytes packets had before the capture cut them off: each a
     memoryview of u64, which numpy and Arrow take without a copy. `link_type` is the number that captures have
     for what packets begin with (1: Ethernet). `first` is the number of the first packet, counted from 0,
-    `position` the byte of the file behind the last.
+    `position` the byte of the file behind the last, `name` what messages call the capture.
 
     A batch is a sequence of memoryviews, and `fn.map(batch)` takes it as it is.
     """
@@ -35,6 +35,7 @@ class Batch:
     link_type: int = ETHERNET
     first: int = 0
     position: int = 0
+    name: str = ""
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -87,7 +88,7 @@ class Batch:
         """
         if self.link_type == ETHERNET:
             return self
-        check_link(self.link_type)
+        check_link(self.link_type, f"{self.name}: packet {self.first + 1}: " if self.name else "")
         from ebpfjit.capture.moves import frames
 
         return frames(self)

@@ -46,7 +46,7 @@ def record_size(form: str, order: str, head: bytes) -> int:
     if form == "pcap":
         known = len(head) >= RECORD_HEADER
         return RECORD_HEADER + (int(struct.unpack_from(f"{order}I", head, 8)[0]) if known else 0)
-    return int(struct.unpack_from(f"{order}I", head, 4)[0]) if len(head) >= 8 else BLOCK_LEAST
+    return max(struct.unpack_from(f"{order}I", head, 4)[0] if len(head) >= 8 else 0, BLOCK_LEAST)
 
 
 def pcap_interface(header: bytes) -> tuple[str, Interface]:

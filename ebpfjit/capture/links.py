@@ -22,8 +22,8 @@ def link_name(link_type: int) -> str:
     return NAMES.get(link_type, f"link type {link_type}")
 
 
-def check_link(link_type: int) -> None:
-    """Raise CaptureError for a link type whose packets cannot be made frames."""
+def check_link(link_type: int, where: str = "") -> None:
+    """Raise CaptureError, which begins with `where`, for a link type of which no frames can be made."""
     if link_type not in NAMES:
         known = ", ".join(f"{name} ({number})" for number, name in NAMES.items())
-        raise CaptureError(f"packets of link type {link_type}; frames can be made of {known}")
+        raise CaptureError(f"{where}packets of link type {link_type}; frames can be made of {known}")

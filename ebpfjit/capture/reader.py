@@ -146,7 +146,8 @@ class Reader:
 
     def _batch(self, window: Window, walked: Walked) -> Batch:
         offsets, lengths, times, wires = walked.columns
-        return Batch(window.view, offsets, lengths, times, wires, self.link, self.packets, self.position)
+        place = self.packets, self.position, self.name
+        return Batch(window.view, offsets, lengths, times, wires, self.link, *place)
 
     def damaged(self, reason: str) -> CaptureError:
         """Return the error for what comes behind the packets so far."""

@@ -15,7 +15,7 @@ from ebpfjit.capture import Batch, Writer, read
 from ebpfjit.capture.causes import Causes
 from ebpfjit.capture.tally import Tally
 from ebpfjit.capture.windows import GZIP, ZSTD
-from ebpfjit.cli.output import print_columns
+from ebpfjit.cli.output import clearing_up, print_columns
 from ebpfjit.cli.verdicts import Table
 from ebpfjit.errors import CaptureError, EbpfError, ExecutionError, InputError
 from ebpfjit.function import JitFunction
@@ -131,6 +131,7 @@ def run(
     report = Report()
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(clearing_up())
         step = stack.enter_context(_progress(_size(file)))
         writer = stack.enter_context(Writer(write)) if write is not None else None
         table = stack.enter_context(Table(verdicts)) if verdicts is not None else None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
+from ebpfjit.cli.parameters import WrongUsage
 from ebpfjit.errors import AssemblyError, EbpfError, LoadError
 from ebpfjit.named import absent
 from ebpfjit.program import Program
@@ -32,6 +33,12 @@ class FileKind(Enum):
     OBJECT = "object file"
     BYTECODE = "raw bytecode"
     ASSEMBLY = "assembly text"
+
+
+def check_output(option: str, output: str | None, pcap: str) -> None:
+    """Raise WrongUsage where an option's file is the capture that is read."""
+    if output is not None and all(map(os.path.isfile, (output, pcap))) and os.path.samefile(output, pcap):
+        raise WrongUsage(f"--{option} and --pcap name the same file")
 
 
 KIND_OF_SUFFIX = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
+from ebpfjit.cli.files import check_output
 from ebpfjit.cli.options import Json
-from ebpfjit.cli.output import fail, print_json
-from ebpfjit.cli.parameters import Argument, Option, WrongUsage
+from ebpfjit.cli.output import clearing_up, fail, naming, print_json
+from ebpfjit.cli.parameters import Argument, Option
 
 if TYPE_CHECKING:
     from ebpfjit.classic.translate import Lengths
@@ -36,8 +36,7 @@ def filter_(
     from ebpfjit.errors import CaptureError
     from ebpfjit.interpreted import for_batches
 
-    if write is not None and os.path.exists(write) and os.path.exists(pcap) and os.path.samefile(write, pcap):
-        raise WrongUsage("--write and --pcap name the same file")
+    check_output("write", write, pcap)
     code = filters.to_classic(
         expression, netmask=NO_NETMASK
     )  # what is wrong with it is said whatever the capture is
@@ -45,6 +44,7 @@ def filter_(
     functions, packets, matched = {}, 0, 0
     error: CaptureError | None = None
     with ExitStack() as stack:
+        stack.enter_context(clearing_up())
         writer: capture.Writer | None = None
         batches = capture.read(pcap)
         while True:
@@ -60,9 +60,10 @@ def filter_(
             lengths: Lengths = "wire" if asks_length and is_cut else "captured"
             way = link, lengths
             if way not in functions:  # each packet is filtered as one of its own link type
-                program = filters.compile(
-                    expression, linktype=link, type=None, netmask=NO_NETMASK, lengths=lengths
-                )
+                with naming(f"{pcap}: packet {packets + 1}"):
+                    program = filters.compile(
+                        expression, linktype=link, type=None, netmask=NO_NETMASK, lengths=lengths
+                    )
                 functions[way] = for_batches(program)
             found = functions[way].map(batch.with_wire_lengths() if lengths == "wire" else batch)
             packets += len(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
@@ -46,6 +47,16 @@ def naming(what: str) -> Iterator[None]:
         yield
     except EbpfError as error:
         raise files.FileError(named(what, str(error))) from error
+
+
+@contextlib.contextmanager
+def clearing_up() -> Iterator[None]:
+    """Have SIGTERM end the command as Ctrl-C does: what it has not finished writing is taken away."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def named(what: str, text: str) -> str:

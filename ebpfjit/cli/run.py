@@ -274,8 +274,10 @@ def _run_capture(
     write = asked.write
     if write is not None and program.type is None:
         raise WrongUsage("--write needs the program's type, which says what passes; give --type")
-    if write is not None and os.path.exists(write) and os.path.samefile(write, file):
-        raise WrongUsage("--write and --pcap name the same file")
+    for option, output in (("write", write), ("verdicts", asked.verdicts)):
+        files.check_output(option, output, file)
+    if write is not None and write == asked.verdicts:
+        raise WrongUsage("--write and --verdicts name the same file")
     report = capture.run(
         program,
         file,

@@ -68,6 +68,17 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"name": [b"1234567", b""]}, ValueError, "member 'name' has 6 bytes, and its column up to 7"),
     ({"samples": [[1, 2], [3, 4]]}, ValueError, r"member 'samples' has the shape \(3,\), .* \(2,\)"),
     ({"size": [1]}, ValueError, "columns of several lengths"),
+    (
+        {"size": [1, None]},
+        TypeError,
+        r"member 'size' is uint32, and its column Python objects \(int, NoneType\)",
+    ),
+    (
+        {"size": [1, 1 << 70]},
+        ValueError,
+        "member 'size' holds 0 to 4294967295, and its column 1 to 1180591620",
+    ),
+    ({"name": ["a", "b"]}, TypeError, r"member 'name' is .S6, and its column text"),
 ]
 
 

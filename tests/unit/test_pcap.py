@@ -6,9 +6,11 @@ import csv
 import io
 import json
 import re
+import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +165,11 @@ def test_a_program_that_faults_is_counted(tmp_path: Path, capture: Path) -> None
         (("--pcap", "{capture}", "--hex", "00"), "exclude each other"),
         (("--pcap", "{capture}", "--write", "x.pcap"), "--write needs the program's type"),
         (("--pcap", "{capture}", "--write", "{capture}", "--type", "xdp"), "name the same file"),
+        (("--pcap", "{capture}", "--verdicts", "{capture}"), "--verdicts and --pcap name the same file"),
+        (
+            ("--pcap", "-", "--write", "a.csv", "--verdicts", "a.csv", "--type", "xdp"),
+            "and --verdicts name the",
+        ),
         (("--pcap", "{capture}", "--mbuff-offsets", "0,8"), "not for --pcap"),
         (("--context", "mark"), "FIELD=NUMBER"),
     ],
@@ -285,6 +292,60 @@ def test_a_table_of_each_verdict(capture: Path, drop_udp: Path, tmp_path: Path) 
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".jsonl", ".parquet", ".pcap", ".s"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["run", "filter"])
+def test_what_is_stopped_leaves_what_was_there(
+    command: str, number: signal.Signals, capture: Path, drop_udp: Path, tmp_path: Path
+) -> None:
+    """In the middle of a capture: the file of that name stays, nothing unfinished does, nothing is said."""
+    folder = tmp_path / "written"
+    folder.mkdir()
+    out, table = folder / "out.pcap", folder / "v.csv"
+    out.write_bytes(b"what was there")
+    ways = (
+        ["run", drop_udp, "--type", "tc", "--verdicts", table]
+        if command == "run"
+        else ["filter", "ether[0] >= 0"]
+    )
+    line = [sys.executable, "-m", "ebpfjit", *map(str, ways), "--pcap", "-", "--write", str(out)]
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(line, **pipes) as process:
+        assert process.stdin is not None
+        process.stdin.write(pcap_bytes([(0, 0, bytes(1000))] * 3000))
+        process.stdin.flush()
+        deadline = time.monotonic() + 60
+        while not any(path.stat().st_size for path in folder.glob("out.pcap.*.unfinished")):
+            assert time.monotonic() < deadline, "nothing was written"
+            assert process.poll() is None
+        process.send_signal(number)
+        said = process.communicate(timeout=60)
+    assert (process.returncode, *said) == (128 + number, b"", b"")
+    assert [path.name for path in folder.iterdir()] == ["out.pcap"]
+    assert out.read_bytes() == b"what was there"
+
+
+def test_the_standard_input_into_a_file_that_is_there(capture: Path, drop_udp: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.pcap"
+    out.write_bytes(b"what was there")
+    shell = f"{sys.executable} -m ebpfjit run {drop_udp} --type tc --pcap - --write {out} < {capture}"
+    run = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert len(written(out)) == sum(not is_udp(data) for data in packets().values())
+
+
+def test_link_types_that_nobody_knows_are_said_of_the_file(drop_udp: Path, tmp_path: Path) -> None:
+    path = tmp_path / "usb.pcap"
+    path.write_bytes(pcap_bytes([(0, 0, bytes(60))], link_type=147))
+    run = ebpfjit("run", drop_udp, "--type", "tc", "--pcap", path)
+    assert (run.returncode, len(run.stderr.splitlines())) == (1, 1)
+    assert run.stderr.startswith(
+        f"ebpfjit: {path}: packet 1: packets of link type 147; frames can be made of"
+    )
+    run = ebpfjit("filter", "tcp", "--pcap", path)
+    assert (run.returncode, len(run.stderr.splitlines())) == (1, 1)
+    assert run.stderr.startswith(f"ebpfjit: {path}: packet 1: filter 'tcp': ")
+
+
 def test_streams_and_disks_that_take_nothing(capture: Path, drop_udp: Path, tmp_path: Path) -> None:
     """One line each, and nothing half written is left."""
     source = (
@@ -306,7 +367,6 @@ def test_streams_and_disks_that_take_nothing(capture: Path, drop_udp: Path, tmp_
 
 
 def test_an_expression_over_a_capture(capture: Path, tmp_path: Path) -> None:
-    pytest.importorskip("libpcap")
     out = tmp_path / "udp.pcap"
     run = ebpfjit("filter", "ip proto 17", "--pcap", capture, "--write", out)
     expected = [data for data in packets().values() if is_udp(data)]
@@ -346,7 +406,6 @@ def test_a_filter_asks_for_the_length_that_a_packet_had(suffix: str, tmp_path: P
 
 
 def test_each_packet_is_filtered_as_one_of_its_link_type(tmp_path: Path) -> None:
-    pytest.importorskip("libpcap")
     frames = [data for name, data in packets().items() if name in ("tcp", "udp", "icmp")]
     both = tmp_path / "both.pcapng"
     with Writer(both) as writer:
