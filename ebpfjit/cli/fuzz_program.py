@@ -89,7 +89,10 @@ def run(asked: Options, file: str) -> int:
         print_json(_as_json(report, differences, asked.seed))
     else:
         _print(report, differences, saved, asked.tests)
-    return 130 if report.interrupted else 1 if report.findings or differences else 0
+    if report.failure:
+        print(f"ebpfjit fuzz: {report.failure}; this is what was found so far", file=sys.stderr)
+    is_wrong = report.findings or differences or report.failure
+    return 130 if report.interrupted else 1 if is_wrong else 0
 
 
 def _check(asked: Options) -> None:

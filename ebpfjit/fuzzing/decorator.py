@@ -65,6 +65,8 @@ def ebpf_fuzz(
                 raise KeyboardInterrupt
             if report.findings:
                 raise AssertionError("\n".join(_shown(each) for each in report.findings))
+            if report.failure:
+                raise AssertionError(report.failure)
             _Calls(test, wanted, found, asked, report, args, fixtures).all()
 
         signature = inspect.signature(test)

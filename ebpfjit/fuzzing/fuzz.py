@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
-from ebpfjit.errors import ExecutionError, InputError
+from ebpfjit.errors import EbpfError, ExecutionError, InputError
+from ebpfjit.failures import are_raised
 from ebpfjit.fuzzing.batches import Batch
 from ebpfjit.fuzzing.engines import Engines
 from ebpfjit.fuzzing.features import Features
@@ -70,7 +71,8 @@ def fuzz(
     them; those without a type memory: of the struct that their function takes, or up to 128 bytes. `sizes`
     (least, most) says otherwise of packets and memory.
 
-    It ends after `seconds`, or so many `runs`, or with Ctrl-C, with the report so far. `packets` (or structs,
+    It ends after `seconds`, or so many `runs`, or with Ctrl-C, or an error of our own in making inputs (which
+    EBPFJIT_FAILURES=raise raises), with the report so far. `packets` (or structs,
     or memories) are what it starts from, besides those of its own. A run that takes more than `limit`
     instructions is a finding. Maps are a copy of the program's: runs change them, and where `changes_maps` so
     does the fuzzer, as if others had filled them, but for those that `check` names. `against` has its own.
@@ -103,6 +105,24 @@ class Waiting:
     since: int
     """The number of its batch."""
     count: int = 0
+
+
+class _MakingError(Exception):
+    """An error of our own where inputs are made; its text is one line."""
+
+
+@contextmanager
+def _making() -> Iterator[None]:
+    """Have an error of our own end the run, and not lose what it found."""
+    try:
+        yield
+    except EbpfError:
+        raise
+    except Exception as error:
+        if are_raised():
+            raise
+        said = " ".join(str(error).split())
+        raise _MakingError(f"inputs could not be made: {type(error).__name__}: {said}") from error
 
 
 class Fuzzer:
@@ -154,7 +174,8 @@ class Fuzzer:
         """Look until time, runs or findings are used up; begin with what is given."""
         report, start = self.report, self.clock()
         try:
-            self.supply.begin(given)
+            with _making():
+                self.supply.begin(given)
             while not self.is_over():
                 if runs is not None and report.runs >= runs:
                     break
@@ -162,13 +183,16 @@ class Fuzzer:
                     break
                 if self.batches % self.span == 0:
                     self.new_span()
-                batch = self.supply.batch(self.batches)
+                with _making():
+                    batch = self.supply.batch(self.batches)
                 self.take(batch.first(None if runs is None else runs - report.runs))
                 progress(report)
             for key in [*self.waiting]:
                 self.settle(key)
         except KeyboardInterrupt:
             report.interrupted = True
+        except _MakingError as error:
+            report.failure = str(error)
         report.seconds = self.clock() - start
         self.sum_up()
         return report
@@ -250,7 +274,7 @@ class Fuzzer:
         self.supply.keep(sample)
         self.look_at_engines([sample], self.showing.snapshot)
         self.compare_packets(sample)
-        with counting():  # faults are counted in any case
+        with counting(), _making():  # faults are counted in any case
             if self.changes_maps:
                 self.side.maps.observe(sample)
             self.supply.queue += steered(

@@ -14,10 +14,11 @@ class Report:
     """What a run found, and how far it came: so many `runs`, `kept` packets that went new ways.
 
     `findings` are what is wrong, each once; `faults` how many runs ended with one. It took so many `seconds`,
-    and was `interrupted` where Ctrl-C ended it. For programs without packets `kept` are the bytes of a
-    context, or memory. `contexts` are fields of the context, for each of those kept. `refused` runs did not
-    begin, since no context has such fields. `reached` of `instructions` were executed, `ways` of `all_ways`
-    of branches gone. `worst` is the packet of those kept that took most instructions, `worst_cost` how many.
+    and was `interrupted` where Ctrl-C ended it; `failure` is an error of our own in making inputs that did.
+    For programs without packets `kept` are the bytes of a context, or memory. `contexts` are fields
+    of the context, for each of those kept. `refused` runs did not begin, since no context has such fields.
+    `reached` of `instructions` were executed, `ways` of `all_ways` of branches gone. `worst` is the packet of
+    those kept that took most instructions, `worst_cost` how many.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -34,6 +35,7 @@ class Report:
     worst: bytes = b""
     worst_cost: int = 0
     interrupted: bool = False
+    failure: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON has it."""

@@ -57,7 +57,8 @@ def layout(listing: Listing, lead: int = 0) -> Image:
     """Place every part, size every jump, and return the image; the parts have their bytes.
 
     In front lie `lead` bytes that nothing runs: code elsewhere, for those who measure what that is worth.
-    Raises TranslationError for a jump to a label that is nowhere, OptimizationError for one that is too far.
+    Raises TranslationError for a label that is at two places, or that a jump goes to and is nowhere,
+    OptimizationError for a jump that is too far.
     """
     parts = listing.parts
     chunks = [part.code for part in parts]
@@ -75,6 +76,8 @@ def layout(listing: Listing, lead: int = 0) -> Image:
             chunks[index] = form = FIRST[part.mnemonic]
             sizes[index] = len(form)
         elif isinstance(part, Label):
+            if part.name in labels:  # jumps that meant the other place would come to this one
+                raise TranslationError(f"{part.name}: this label is at two places")
             labels[part.name] = index + 1  # behind its padding
             if part.alignment > 1:
                 aligned.append((index, part.alignment))

@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from ebpfjit import InputError, MemoryFault, Program, load
+from ebpfjit.cli.app import main
 from ebpfjit.fuzzing import Predicate, Report, fuzz
 from ebpfjit.fuzzing.batches import Mutator
 from ebpfjit.fuzzing.engines import Engines
 from ebpfjit.fuzzing.samples import Inputs
 from ebpfjit.fuzzing.shrink import shrunk
 from ebpfjit.fuzzing.side import Side
-from ebpfjit.fuzzing.supply import Turn
+from ebpfjit.fuzzing.supply import Supply, Turn
+from ebpfjit.jit.gate import why_not
 from tests.support import warm
 
 BUGS = Path(__file__).parents[2] / "examples" / "bugs"
@@ -55,6 +57,7 @@ def firewall(number: int) -> Program:
     return load(BUGS / f"firewall_{number}.o").program("firewall")
 
 
+@pytest.mark.skipif(bool(why_not()), reason=f"minutes a bug, as each run is a call: {why_not()}")
 @pytest.mark.parametrize("number", range(1, 11))
 def test_planted_bugs_are_found_and_can_be_shown_again(number: int, tmp_path: Path) -> None:
     report = fuzz(
@@ -124,6 +127,35 @@ def test_comparisons_steer_bytes() -> None:
     assert finding.packet[14:18] == b"\x78\x56\x34\x12"
     assert len(finding.packet) == 20
     assert finding.packet[:14] == bytes(14)
+
+
+@pytest.mark.parametrize("name", ["fresh", "batch"])
+def test_an_error_in_making_inputs_ends_the_run_and_keeps_what_it_found(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, calls = getattr(Supply, name), itertools.count()
+
+    def make(*given: Any) -> Any:
+        if next(calls) > (20 if name == "batch" else 0):
+            raise IndexError("no layer\nat all")
+        return made(*given)
+
+    monkeypatch.setattr(Supply, name, make)
+    program = Program.from_assembly("r0 = 0\nr0 = *(u8 *)(r0 + 0)\nexit", name="null", type="xdp")
+    with pytest.raises(IndexError):  # as the tests have it
+        fuzz(program, runs=1_000_000)
+    monkeypatch.delenv("EBPFJIT_FAILURES")
+    calls = itertools.count()
+    report = fuzz(program, runs=1_000_000)
+    assert [finding.fault for finding in report.findings] == ["MemoryFault"]
+    assert report.failure == "inputs could not be made: IndexError: no layer at all"
+    calls = itertools.count()
+    line = ["ebpfjit", "fuzz", str(BUGS / "firewall_0.o"), "--program", "firewall", "--inputs", "1000000"]
+    monkeypatch.setattr(sys, "argv", line)
+    assert main() == 1
+    said = capsys.readouterr()
+    assert said.err == f"ebpfjit fuzz: {report.failure}; this is what was found so far\n"
+    assert "0 findings" in said.out
 
 
 def test_a_loop_without_end_is_a_finding() -> None:

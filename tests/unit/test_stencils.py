@@ -15,14 +15,17 @@ import pytest
 from support.machines import MACHINE_CODE, constant, machine_code, word
 from support.vectors import all_vectors
 
+from ebpfjit.errors import TranslationError
 from ebpfjit.isa.spec import Kind, Reg, Row
 from ebpfjit.isa.table import TABLE
 from ebpfjit.jit import assembler
 from ebpfjit.jit.assembler import Hole, Stencil, key_of, stencils_for
 from ebpfjit.jit.entry import Compiled
-from ebpfjit.jit.relocation import CONDITION_CODES, LONG_FORMS, SHORT_FORMS, item_spans
+from ebpfjit.jit.recipe import Listing
+from ebpfjit.jit.relocation import CONDITION_CODES, LONG_FORMS, SHORT_FORMS, item_spans, layout
+from ebpfjit.jit.routine_text import nothing
 from ebpfjit.jit.routines import Routines, routines
-from ebpfjit.translators.emitter import Jump, Label, Line
+from ebpfjit.translators.emitter import NO_PC, Emitter, Jump, Label, Line
 from tests.support.rows import over
 from tests.support.whole import WHOLE, part
 
@@ -396,3 +399,19 @@ def test_jumps_have_a_form_for_each_condition() -> None:
     assert set(SHORT_FORMS) == {"jmp", *CONDITION_CODES}
     assert set(LONG_FORMS) == {"jmp", "call", *CONDITION_CODES}
     assert len(CONDITION_CODES) == 16
+
+
+@pytest.mark.parametrize("is_out_of_line", [False, True])
+def test_a_label_at_two_places_is_refused(is_out_of_line: bool) -> None:
+    emitter = Emitter()
+    emitter.begin(NO_PC)
+    emitter.label("entry")
+    emitter.label(".on1")
+    emitter.jump("jmp", ".on1")
+    if is_out_of_line:
+        with emitter.out_of_line(".on1"):
+            emitter.jump("jmp", "entry")
+    else:
+        emitter.label(".on1")
+    with pytest.raises(TranslationError, match=r"\.on1: this label is at two places"):
+        layout(Listing(nothing(), emitter.text(), (), {}))
