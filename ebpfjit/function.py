@@ -175,12 +175,7 @@ class JitFunction(Sealed):
         if offsets is None and hasattr(buffers, "offsets"):
             found: Any = buffers
             buffers, offsets, lengths = found.buffer, found.offsets, found.lengths
-        if stride is not None and offsets is not None:
-            raise TypeError("packets have a stride or offsets, not both")
-        if lengths is not None and offsets is None:
-            raise TypeError("lengths go with offsets")
-        if on_fault is not None and not isinstance(on_fault, int):
-            raise TypeError(f"on_fault is a number, not {type(on_fault).__name__}")
+        batch.check_options(offsets, lengths, stride, on_fault)
         fill = None if on_fault is None else W64.wrap(on_fault)
         left = None
         if reasons is not None:

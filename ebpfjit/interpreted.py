@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import warnings
 from array import array
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 from ebpfjit.bits import W64
 from ebpfjit.errors import EbpfWarning, ExecutionError, InputError, JitUnavailable
-from ebpfjit.runtime.memory import flat_view
+from ebpfjit.once import load_package
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,17 +44,29 @@ class Interpreted:
         self,
         buffers: AnyBuffer | Iterable[AnyBuffer],
         *,
-        offsets: Sequence[int] | memoryview | None = None,
+        offsets: AnyBuffer | Sequence[int] | None = None,
+        lengths: AnyBuffer | Sequence[int] | None = None,
         stride: int | None = None,
         on_fault: int | None = None,
     ) -> array[int]:
         """Run the program on many packets; return all r0 as array("Q").
 
         Packets are a sequence of buffers (a batch of a capture is one), records of `stride` bytes in a
-        buffer, or what lies between `offsets` in it. What faults stops it, or gives `on_fault`.
+        buffer, or places in it: `offsets` and `lengths`, or what lies between `offsets`. What faults stops
+        it, or gives `on_fault`. Raises ValueError and TypeError as a JitFunction's does.
         """
-        found = array("Q")
-        for index, packet in enumerate(_packets(buffers, offsets, stride)):
+        load_package("ebpfjit.jit")
+        from ebpfjit.jit import batch
+
+        batch.check_options(offsets, lengths, stride, on_fault)
+        found, packets = array("Q"), cast("Iterable[AnyBuffer]", buffers)
+        if stride is not None:
+            there = batch.records(buffers, stride)
+            packets = map(there.at, range(there.count))
+        elif offsets is not None:
+            there = batch.places(buffers, offsets, lengths, natively=False)
+            packets = map(there.at, range(there.count))
+        for index, packet in enumerate(packets):
             try:
                 found.append(self(packet))
             except (ExecutionError, InputError) as error:
@@ -65,16 +75,3 @@ class Interpreted:
                     raise
                 found.append(W64.wrap(on_fault))
         return found
-
-
-def _packets(
-    buffers: AnyBuffer | Iterable[AnyBuffer], offsets: Sequence[int] | memoryview | None, stride: int | None
-) -> Iterator[AnyBuffer]:
-    if offsets is None and stride is None:
-        yield from cast("Iterable[AnyBuffer]", buffers)
-        return
-    view = flat_view(buffers)
-    if stride is not None:
-        offsets = range(0, view.nbytes + 1, stride)
-    for start, stop in pairwise(offsets or ()):
-        yield view[start:stop]

@@ -57,6 +57,16 @@ class Packets:
     owners: tuple[Any, ...] = field(repr=False)
 
 
+def check_options(offsets: Any, lengths: Any, stride: Any, on_fault: Any) -> None:
+    """Raise TypeError for ways to say where packets are that exclude each other, and for no number."""
+    if stride is not None and offsets is not None:
+        raise TypeError("packets have a stride or offsets, not both")
+    if lengths is not None and offsets is None:
+        raise TypeError("lengths go with offsets")
+    if on_fault is not None and not isinstance(on_fault, int):
+        raise TypeError(f"on_fault is a number, not {type(on_fault).__name__}")
+
+
 def records(buffer: Any, stride: int) -> Packets:
     """Return the records of `stride` bytes, one behind the other, that fill a buffer.
 
@@ -79,11 +89,11 @@ def records(buffer: Any, stride: int) -> Packets:
     return Packets("stride", count, words, at, (view,))
 
 
-def places(buffer: Any, offsets: Any, lengths: Any = None) -> Packets:
+def places(buffer: Any, offsets: Any, lengths: Any = None, *, natively: bool = True) -> Packets:
     """Return the packets at `offsets` in a buffer, of `lengths` bytes; both are buffers of integers.
 
     Without `lengths` there is one offset more, and each packet goes up to the next offset.
-    Raises ValueError for a packet that is not inside the buffer.
+    Raises ValueError for a packet that is not inside the buffer, which is seen `natively` or in Python.
     """
     view = flat_view(buffer)
     starts = _integers(offsets, "offsets")
@@ -113,7 +123,11 @@ def places(buffer: Any, offsets: Any, lengths: Any = None) -> Packets:
 
     kinds = KINDS[offset_kind], "" if sizes is None else KINDS[length_kind]
     packets = Packets(_USUAL.get(kinds, "pairs"), count, words, at, (view, starts, sizes))
-    _check_bounds(packets)
+    if natively:
+        _check_bounds(packets)
+    else:
+        for index in range(count):
+            at(index)
     return packets
 
 
@@ -146,6 +160,8 @@ def _integers(values: Any, what: str) -> memoryview:
             return memoryview(array("q", values))  # a list, say
         except OverflowError:
             raise ValueError(f"{what} are numbers of 64 bits, signed") from None
+        except TypeError as error:
+            raise TypeError(f"{what} are integers in one dimension: {error}") from None
     if view.format in _KINDS and view.ndim == 1 and view.c_contiguous:
         return view
     letter = (view.format or "B").lstrip("@=<")

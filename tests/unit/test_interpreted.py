@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
     "offsets": (BYTES, {"offsets": [0, 4, 6, 12]}),
     "faults": ([BYTES, b"x", BYTES], {"on_fault": -1}),
     "none": ([], {}),
+    "lengths": (BYTES, {"offsets": array("Q", [4, 0]), "lengths": array("I", [2, 12])}),
+    "arrays": (BYTES, {"offsets": memoryview(array("i", [0, 9, 4, 9, 9]))[::2]}),
 }
 
 
@@ -32,6 +35,28 @@ WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
 def test_batches_are_as_machine_code_has_them(way: str) -> None:
     packets, how = WAYS[way]
     assert Interpreted(SECOND).map(packets, **how) == SECOND.compile().map(packets, **how)
+
+
+WRONG: list[dict[str, Any]] = [
+    {"offsets": [0, 10, 5]}, {"offsets": [0, 10, 500]}, {"offsets": [-5, 10]}, {"offsets": []},
+    {"offsets": memoryview(array("d", [0, 3]))}, {"offsets": [0, None]}, {"offsets": 5}, {"offsets": "ab"},
+    {"offsets": [0, 1 << 70]}, {"offsets": array("Q", [1 << 63, 4])}, {"lengths": [1]},
+    {"offsets": [0], "lengths": [-1]}, {"offsets": [0, 1], "lengths": [1]},
+    {"offsets": [90], "lengths": [11]},
+    {"stride": 0}, {"stride": -1}, {"stride": 7}, {"stride": 2.0}, {"stride": 5, "offsets": [0, 5]},
+    {"stride": 5, "on_fault": "x"},
+]  # fmt: skip
+
+
+@pytest.mark.skipif(bool(unavailable("jit")), reason="what is compared with is not here")
+@pytest.mark.parametrize("how", WRONG, ids=str)
+def test_places_that_are_none_are_said_in_the_same_words(how: dict[str, Any]) -> None:
+    said = []
+    for function in (Interpreted(SECOND), SECOND.compile()):
+        with pytest.raises((TypeError, ValueError)) as raised:
+            function.map(bytes(100), **how)
+        said.append((raised.type, str(raised.value)))
+    assert said[0] == said[1]
 
 
 def test_a_fault_and_a_packet_that_is_too_short_name_their_place() -> None:
@@ -55,6 +80,7 @@ def test_who_interprets_warns(monkeypatch: pytest.MonkeyPatch) -> None:
 END = "<end>\n"
 COMMANDS = f"""
 import sys
+from array import array
 sys.modules["keystone"] = None
 from ebpfjit.cli.app import main
 for line in sys.stdin.read().splitlines():
