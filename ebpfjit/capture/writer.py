@@ -43,7 +43,7 @@ def naming(path: str) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        raise OSError(error.errno, error.strerror, path) from None
+        raise OSError(error.errno, error.strerror, "<stdout>" if path == "-" else path) from None
 
 
 class Writer:
@@ -144,7 +144,8 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.path == "-":
-            self._file.flush()
+            with naming(self.path):
+                self._file.flush()
             return
         try:
             with naming(self.path):

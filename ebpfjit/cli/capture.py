@@ -123,7 +123,8 @@ def run(
     """Run `execute` on each packet of `file`; write those that pass to `write`, all verdicts to `verdicts`.
 
     With a `function` whole batches go through that. A packet that the program faults on, or that is too short
-    for it, is counted as such. With `show`, lines that the program prints go to standard output as they come;
+    for it, is counted as such. With `show`, lines that the program prints go to standard output as they come,
+    to standard error where packets go there;
     else the report has them. What is damaged behind some packets (a capture that was cut off) is the report's
     error. With `reasons`, a function that remembers them, the lines that decided are in it too. Raises
     CaptureError for a capture without a packet that can be read, OSError.
@@ -135,7 +136,7 @@ def run(
         step = stack.enter_context(_progress(_size(file)))
         writer = stack.enter_context(Writer(write)) if write is not None else None
         table = stack.enter_context(Table(verdicts)) if verdicts is not None else None
-        output = sys.stdout if show else None
+        output = (sys.stderr if write == "-" else sys.stdout) if show else None
         this: _Each | _Batches = _Each(program, execute, report, writer, output, table)
         if function is not None:
             this = _Batches(program, function, report, writer, output, table, reasons=reasons)

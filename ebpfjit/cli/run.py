@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import sys
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,7 +58,8 @@ class Options:
         str | None, Option(metavar="FILE", help="Run on each packet of a capture (pcap, pcapng).")
     ] = None
     write: Annotated[
-        str | None, Option(metavar="FILE", help="With --pcap: write the packets that pass, as pcap.")
+        str | None,
+        Option(metavar="FILE", help="With --pcap: write the packets that pass, as pcap; - is the output."),
     ] = None
     verdicts: Annotated[
         str | None,
@@ -288,13 +290,14 @@ def _run_capture(
         verdicts=asked.verdicts,
         reasons=asked.reasons,
     )
-    if asked.as_json:
-        print_json(report.as_json() | state.shown_state(shown))
-    else:
-        capture.print_table(report)
-        if report.written is not None:
-            print(f"{report.written} packets written to {write}")
-        state.print_state(shown)
+    with contextlib.redirect_stdout(sys.stderr if write == "-" else sys.stdout):
+        if asked.as_json:
+            print_json(report.as_json() | state.shown_state(shown))
+        else:
+            capture.print_table(report)
+            if report.written is not None:
+                print(f"{report.written} packets written to {write}")
+            state.print_state(shown)
     if report.error is not None:
         fail(f"{file}: {report.error}")
 

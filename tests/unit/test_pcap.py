@@ -333,6 +333,24 @@ def test_the_standard_input_into_a_file_that_is_there(capture: Path, drop_udp: P
     assert len(written(out)) == sum(not is_udp(data) for data in packets().values())
 
 
+def test_packets_on_the_standard_output_are_nothing_but_a_capture(
+    capture: Path, drop_udp: Path, tmp_path: Path
+) -> None:
+    """What is said goes to standard error: the table, JSON, and the lines that the program prints."""
+    path, said = tmp_path / "out.pcap", EXAMPLES / "xdp_port_filter.o"
+    for ways in ((), ("--json",)):
+        run = warm.run(
+            [sys.executable, "-m", "ebpfjit", "run", said, "--pcap", capture, "--write", "-", *ways]
+        )
+        assert run.returncode == 0
+        assert b"XDP_PASS" in run.stderr
+        path.write_bytes(run.stdout)
+        assert [data for _, data in written(path)] == list(packets().values())
+    shell = f"{sys.executable} -m ebpfjit run {drop_udp} --type tc --pcap {capture} --write - > /dev/full"
+    full = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert (full.returncode, full.stderr) == (1, "ebpfjit: <stdout>: No space left on device\n")
+
+
 def test_link_types_that_nobody_knows_are_said_of_the_file(drop_udp: Path, tmp_path: Path) -> None:
     path = tmp_path / "usb.pcap"
     path.write_bytes(pcap_bytes([(0, 0, bytes(60))], link_type=147))
