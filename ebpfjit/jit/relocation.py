@@ -86,8 +86,7 @@ def layout(listing: Listing, lead: int = 0) -> Image:
             slotted.append((index, part))
             sizes[index] = len(part.hollow)
     targets = _targets(jumps, labels)
-    for index, mnemonic in _grow(places, jumps, targets, sizes, lead):
-        chunks[index] = LONG[mnemonic]
+    _grow(places, jumps, targets, chunks, sizes, lead)
     offsets = list(accumulate(sizes, initial=lead))
     if aligned:
         _align(aligned, sizes, offsets)
@@ -142,34 +141,34 @@ def _targets(jumps: Sequence[Jump], labels: Mapping[str, int]) -> list[int]:
 
 
 def _grow(
-    places: Sequence[int], jumps: Sequence[Jump], targets: Sequence[int], sizes: list[int], lead: int
-) -> list[tuple[int, str]]:
-    """Make long every jump that does not reach, in `sizes`, until all do; return their places and mnemonics.
+    places: Sequence[int],
+    jumps: Sequence[Jump],
+    targets: Sequence[int],
+    chunks: list[bytes],
+    sizes: list[int],
+    lead: int,
+) -> None:
+    """Make long every jump that does not reach, in `chunks` and `sizes`, until all do.
 
     Growing one jump can only move targets away, so nothing ever shrinks and it ends. After a
     number of rounds all that are left grow at once, which keeps the worst case linear. Aligned
     labels count with the most that they can take, so that what reaches here reaches in the end.
     """
     offsets = list(accumulate(sizes, initial=lead))
-    grown: list[tuple[int, str]] = []
-    far: list[tuple[int, str]] = []
     close: list[tuple[int, str, int, int, int]] = []
     """Of jumps that reach so far: the parts between them and their targets, and how long these may be."""
     for place, jump, target in zip(places, jumps, targets, strict=True):
         distance = offsets[target] - offsets[place + 1]
         if not -128 <= distance <= 127:  # most, as exits are out of line
-            if sizes[place] == SHORT_SIZE:
-                far.append((place, jump.mnemonic))
+            chunks[place] = form = LONG[jump.mnemonic]
+            sizes[place] = len(form)
         elif -SURE <= distance <= SURE or sizes[place] != SHORT_SIZE:
             continue
         elif distance > 0:
             close.append((place, jump.mnemonic, place + 1, target, 127))
         else:
             close.append((place, jump.mnemonic, target, place + 1, 128))
-    for round_ in range(1, FULL_ROUNDS + 2):
-        for place, mnemonic in far:
-            sizes[place] = len(LONG[mnemonic])
-        grown += far
+    for round_ in range(1, FULL_ROUNDS + 1):
         far = [
             (place, mnemonic)
             for place, mnemonic, start, stop, reach in close
@@ -177,7 +176,9 @@ def _grow(
         ]
         if not far:
             break
-    return grown
+        for place, mnemonic in far:
+            chunks[place] = form = LONG[mnemonic]
+            sizes[place] = len(form)
 
 
 def _align(aligned: list[tuple[int, int]], sizes: list[int], offsets: list[int]) -> None:

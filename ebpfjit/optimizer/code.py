@@ -213,7 +213,15 @@ class Code:
     @lazy
     def shape(self) -> Shape:
         """Which blocks lead to which; passes that leave it as it is hand it on (`flow.with_blocks`)."""
-        ways = [[way.block for way in block.ways] for block in self.blocks]
+        ways: list[list[int]] = []
+        for block in self.blocks:  # no comprehension inside of another: that is a call for each block
+            match block.ways:
+                case (way,):
+                    ways.append([way.block])
+                case (taken, other):
+                    ways.append([taken.block, other.block])
+                case _:
+                    ways.append([])
         return Shape(ways, [entry.block for entry in self.entries.values()])
 
     @property

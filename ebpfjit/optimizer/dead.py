@@ -47,10 +47,13 @@ def remove_dead(code: Code) -> Code:
         args = blocks[number].args
         if args and number not in entered and not needed.issuperset(args):
             taken[number] = [place for place, value in enumerate(args) if value in needed]
+    if taken:
+        before = code.shape.before
+        doubtful.update(taken, *[before[number] for number in taken])
     left: list[Block | None] = [None] * len(blocks)
     for number in order:
         block = blocks[number]
-        left[number] = _without_dead(number, block, needed, taken) if taken or number in doubtful else block
+        left[number] = _without_dead(number, block, needed, taken) if number in doubtful else block
     named = needed | {None}
     starts = [
         start if start is not None and named.issuperset(start.registers) else None for start in code.starts

@@ -302,8 +302,7 @@ class _Placer:
             if op.args or op.results or op.exit is not None:  # others are payments and jumps, mostly
                 self.index, self.busy = index, 0
                 places[index] = placing[op.row](self, index, op)
-        moves_to = self.moves_to
-        return PlacedBlock(ops, places, self.between, tuple([moves_to(way) for way in block.ways]))
+        return PlacedBlock(ops, places, self.between, tuple(map(self.moves_to, block.ways)))
 
     def wanted(self, value: int) -> int:
         """Return the register in which a block further on expects a value; -1 where that is not known."""

@@ -193,15 +193,14 @@ class _Pass:
         end = self.renamed(block.end)
         for value in end.args:
             left[value] -= 1
-        for way in block.ways:
-            for value in way.args:
-                left[value] -= 1
-        ways = tuple(
-            [
-                way if gone.isdisjoint(way.args) else Way(way.block, self.through(way.args))
-                for way in block.ways
-            ]
-        )
+        ways = block.ways
+        for index, way in enumerate(ways):
+            if way.args:
+                for value in way.args:
+                    left[value] -= 1
+                if not gone.isdisjoint(way.args):
+                    through = Way(way.block, self.through(way.args))
+                    ways = (*ways[:index], through, *ways[index + 1 :])
         if end.row.kind is Kind.BRANCH:
             end, ways_left = self.branch(end, ways)
             if ways_left is not ways:
