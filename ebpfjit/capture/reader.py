@@ -76,7 +76,10 @@ def first_state(windows: Windows, name: str) -> State:
     if magic == formats.PCAPNG.to_bytes(4, "little"):
         return State("pcapng")
     if magic in formats.MODIFIED:
-        raise CaptureError(f"{name}: pcap of the modified kind; tcpdump -r FILE -w OTHER makes the usual one")
+        raise CaptureError(
+            f"{name}: a pcap file of a patched libpcap (it starts with {magic.hex(' ')}), whose records have"
+            " longer headers; tcpdump -r FILE -w OTHER makes a usual one"
+        )
     starts = f"starts with {magic.hex(' ')}" if magic else "is empty"
     raise CaptureError(f"{name}: not a capture: neither pcap nor pcapng ({starts})")
 

@@ -165,7 +165,7 @@ WRONG = {
     SECTION + INTERFACE + struct.pack("<2I", 6, 0): "packet 1, byte 48: the file ends 4 bytes early",
     SECTION + INTERFACE + BEYOND: "too short",
     gzip.compress(captures.pcap([b"x" * 500]).data)[:-30]: "the compressed data ends early",
-    b"\xa1\xb2\xcd\x34": "pcap of the modified kind; tcpdump -r FILE -w OTHER",
+    b"\xa1\xb2\xcd\x34": r"a pcap file of a patched libpcap \(it starts with a1 b2 cd 34\), ",
 }
 
 
