@@ -438,12 +438,12 @@ class Program:
         `checked=False` leaves out all memory checks: a wrong program can then crash the process.
         `harden=True` keeps immediates of the program's choosing out of the machine code (two more
         instructions for each) and puts guard pages around it. `cache` is a folder where machine code is kept
-        for the next process: nobody else must be able to write there, as it is run. Hardened programs and
-        programs with maps or references are not kept. `release_gil=True` lets Python's other threads run
-        meanwhile: for programs that take a microsecond or more; helpers in Python take the lock back, maps
-        that machine code uses have a lock of their own. `audit=True` is for who works on the compiler:
-        machine code looks again at what analysis found, and ends with an AuditFailure where that does not
-        hold.
+        for the next process: nobody else must be able to write there, as it is run. Hardened programs are
+        not kept, nor those with maps or references: their code has addresses of this process, with which
+        the optimizer works as with numbers. `release_gil=True` lets Python's other threads run meanwhile:
+        for programs that take a microsecond or more; helpers in Python take the lock back, maps that machine
+        code uses have a lock of their own. `audit=True` is for who works on the compiler: machine code looks
+        again at what analysis found, and ends with an AuditFailure where that does not hold.
 
         `verdict` is what `verify` returned of this very program: what it proved is not checked again at run
         time, in baseline code neither. It has to be an acceptance; helpers that take the place of Linux's, or

@@ -356,5 +356,5 @@ def print_table(report: Report) -> None:
             print(f"... and at {len(report.reasons) - len(top)} more lines")
     for name, events in report.events.items():
         print(f"{events} events of {name!r}")
-    if total.packets and report.seconds:
+    if total.packets and report.seconds >= 1:  # in less it is compiling that takes the time
         print(f"{total.packets / report.seconds:,.0f} packets a second")

@@ -94,7 +94,10 @@ class Options:
     maps: Maps = None
     cache: Annotated[
         str | None,
-        Option(metavar="DIR", help="Keep machine code there for the next run; $EBPFJIT_CACHE unless told."),
+        Option(
+            metavar="DIR",
+            help="Keep machine code of programs without maps there; $EBPFJIT_CACHE unless told.",
+        ),
     ] = None
     as_json: Json = False
 
