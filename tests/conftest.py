@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -38,6 +39,9 @@ LARGE = ("test_columns.py", "test_dask.py", "test_docs.py", "test_prove.py", "te
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Workers of a parallel run collect each by itself: a name that holds an address would end it.
+    if addressed := [item.nodeid for item in items if re.search(r" at 0x[0-9a-f]+>", item.nodeid)]:
+        raise pytest.UsageError(f"this name holds an address, another in each process: {addressed[0]}")
     items.sort(key=lambda item: item.path.name in LARGE)
 
 
