@@ -14,7 +14,8 @@ from ebpfjit.runtime.maps.definition import MapType
 class Handler:
     """One entry of a program array: at an `index` the program of a `name`, "" where it is empty.
 
-    `code` are the bytes of a program that is of no object, `is_foreign` is true for one of another object.
+    `code` are the bytes of a program that is of no object, `is_foreign` is true for one of another object,
+    which is in the `file`, "" where nothing tells.
     """
 
     array: str
@@ -22,6 +23,7 @@ class Handler:
     name: str
     code: bytes = b""
     is_foreign: bool = False
+    file: str = ""
 
 
 def handlers_of(program: Program, maps: Iterable[Any]) -> list[Handler]:
@@ -37,6 +39,7 @@ def handlers_of(program: Program, maps: Iterable[Any]) -> list[Handler]:
             _handler(program, definition.name, index, each)
             for index, each in sorted(now.items())
             if each.name != before.get(index, "").rpartition(":")[2]  # ":" behind where it stands
+            or _is_of_another(program, each)
         ]
         found += [Handler(definition.name, index, "") for index in sorted(before.keys() - now.keys())]
     return found
@@ -46,5 +49,14 @@ def _handler(program: Program, array: str, index: int, held: Program) -> Handler
     name = held.name or ""
     if held.section is None:
         return Handler(array, index, name, held.to_bytes(), is_foreign=bool(held.maps))
+    if not _is_of_another(program, held):
+        return Handler(array, index, name)
+    return Handler(array, index, name, is_foreign=True, file=held.origin or "")
+
+
+def _is_of_another(program: Program, held: Program) -> bool:
+    """True for a program of another object than `program` is of: by their files, or else by their types."""
+    if held.origin is not None and program.origin is not None:
+        return held.origin != program.origin
     btf, own = (None if each.types is None else each.types.btf for each in (held, program))
-    return Handler(array, index, name, is_foreign=btf != own)
+    return btf != own

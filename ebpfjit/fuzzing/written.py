@@ -41,12 +41,15 @@ def pytest_file(findings: Sequence[Finding], origin: Origin, first: int = 1) -> 
     """Return a file with a test for each finding, numbered from `first` on."""
     what = _one_line(findings[0].text) if len(findings) == 1 else f"{len(findings)} tests for {origin.file}"
     lines = [f'"""Found by a fuzzer: {what}"""']
-    if origin.source is Source.OBJECT:
-        handlers = [each for finding in findings for each in (*finding.handlers, *finding.other_handlers)]
-        names = "Program, load" if any(each.code for each in handlers) else "load"
-        lines += ["", f"from ebpfjit import {names}"]
-    else:
-        lines += ["", "from pathlib import Path", "", "from ebpfjit import Program"]
+    handlers = [each for finding in findings for each in (*finding.handlers, *finding.other_handlers)]
+    of_object = origin.source is Source.OBJECT
+    names = ["Program"] if not of_object or any(each.code for each in handlers) else []
+    names += ["load"] if of_object or any(each.file for each in handlers) else []
+    lines += [
+        "",
+        *([] if of_object else ["from pathlib import Path", ""]),
+        f"from ebpfjit import {', '.join(names)}",
+    ]
     if any(each.kind == "verdict" for each in findings):
         lines += ["from ebpfjit.fuzzing import Predicate"]
     for number, finding in enumerate(findings, first):
@@ -84,7 +87,9 @@ def _handled(holder: str, handlers: Iterable[Handler]) -> Iterable[str]:
     user = "program" if holder == "obj" else "old"
     for each in handlers:
         place = f"{holder}.maps[{each.array!r}][{each.index}]"
-        if each.is_foreign:
+        if each.file:
+            yield f"    {place} = load({each.file!r}).program({each.name!r})"
+        elif each.is_foreign:
             yield f"    # {_one_line(f'{place} = ...  # program {each.name!r} of another object')}"
         elif each.code:
             told = f"{_literal(each.code)}, name={each.name!r}, type={user}.type"

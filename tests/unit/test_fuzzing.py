@@ -111,6 +111,25 @@ def test_programs_in_arrays_are_in_what_a_finding_becomes() -> None:
     assert Side(firewall(0), 1000).handlers == []  # what the object has there needs nobody
 
 
+def test_programs_of_another_file_in_arrays_are_loaded_from_there() -> None:
+    path, other = BUGS / "firewall_0.o", BUGS.parent / "packets" / "load_balancer.o"
+    obj = load(path)
+    obj.maps["handlers"][0] = load(other).program("balance_tcp")
+    obj.maps["handlers"][1] = load(BUGS / "firewall_1.o").program("tftp")  # the same types, in another file
+    report = fuzz(
+        obj.program("firewall"), check="action != XDP_ABORTED", runs=40_000, progress=stop_at_the_first
+    )
+    (finding,) = report.findings
+    assert [(each.index, each.name, each.file) for each in finding.handlers] == [
+        (0, "balance_tcp", str(other)), (1, "tftp", str(BUGS / "firewall_1.o")),
+    ]  # fmt: skip
+    names: dict[str, object] = {}
+    exec(compile(finding.pytest(str(path), "firewall"), "a test", "exec"), names)
+    (test,) = [each for name, each in names.items() if name.startswith("test_")]
+    with pytest.raises(AssertionError):
+        test()  # type: ignore[operator]
+
+
 def test_the_right_version_has_no_findings() -> None:
     program = firewall(0)
     report = fuzz(program, check="action != XDP_ABORTED", against=firewall(0), runs=60_000, seed=5)
