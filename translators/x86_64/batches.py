@@ -129,7 +129,14 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.jump("je", ".go_on")
     cx.emit("mov r14d, $imm", imm=RAISED, imm_sizes=(32,))
     cx.jump("jmp", ".close")
+    _emit_ends(cx)
+    _emit_lanes(cx, layout)
+    _emit_failed(cx)
+    _emit_more(cx)
 
+
+def _emit_ends(cx: Emitter) -> None:
+    """Emit how a batch ends; r14 is what it returns."""
     cx.label(".finished")
     cx.emit("xor eax, eax")
     cx.jump("jmp", ".stopped")
@@ -150,6 +157,9 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit("mov r14d, $imm", imm=RAISED, imm_sizes=(32,))
     cx.jump("jmp", ".closed")
 
+
+def _emit_lanes(cx: Emitter, layout: Layout) -> None:
+    """Emit runs whose packets are copied to a lane."""
     cx.label(".lane")
     cx.emit(f"cmp {lane_word('is_struct')}, 0")
     cx.jump("jne", ".packet_struct")
@@ -174,6 +184,9 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     start(cx, layout, lane=True)
     cx.jump("jmp", ".ran")
 
+
+def _emit_failed(cx: Emitter) -> None:
+    """Emit what becomes of a run with a fault: its result is one for all, or it ends the batch."""
     cx.label(".packet_failed")
     cx.emit(f"cmp {block_word('fault_kind')}, {FAULTS.index('raised'):#x}")
     cx.jump("jae", ".packet_raised")
@@ -187,6 +200,9 @@ def _emit_batch(cx: Emitter, layout: Layout) -> None:
     cx.emit("mov r14d, $imm", imm=RAISED, imm_sizes=(32,))
     cx.jump("jmp", ".close")
 
+
+def _emit_more(cx: Emitter) -> None:
+    """Emit what single runs leave to be done, or to be kept, before the next one."""
     cx.label(".more")
     cx.emit(f"cmp {_batch('reasons')}, 0")
     cx.jump("jne", ".reason")

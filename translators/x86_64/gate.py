@@ -272,7 +272,12 @@ def _emit_go(cx: Emitter, name: str, layout: Layout, *, lane: bool = False) -> N
     release_views(cx)
     cx.emit("mov rax, r13")
     cx.jump("jmp", f".{name}_released")
+    _emit_special(cx, name, lane=lane)
+    _emit_failed(cx, name, lane=lane)
 
+
+def _emit_special(cx: Emitter, name: str, *, lane: bool) -> None:
+    """Emit what only some functions need, before a run and behind it: links, the lock, heat."""
     cx.label(f".{name}_special")
     prepare_special(cx)
     if lane:
@@ -308,6 +313,9 @@ def _emit_go(cx: Emitter, name: str, layout: Layout, *, lane: bool = False) -> N
     cx.jump("je", f".{name}_cool")
     cx.jump("jmp", f".{name}_nothing")
 
+
+def _emit_failed(cx: Emitter, name: str, *, lane: bool) -> None:
+    """Emit the end of a call with an exception."""
     cx.label(f".{name}_failed")
     cx.emit(f"cmp {state_word('special')}, 0")
     cx.jump("jne", f".{name}_failed_special")
