@@ -1,4 +1,4 @@
-"""Errors of the library's own in a part that users can go without: the optimizer, the verifier.
+"""Errors of the library's own: in parts that users can go without (optimizer, verifier), in commands.
 
 EBPFJIT_FAILURES=raise      the error is raised: so in the tests, and in the fuzzer
 """
@@ -6,6 +6,9 @@ EBPFJIT_FAILURES=raise      the error is raised: so in the tests, and in the fuz
 from __future__ import annotations
 
 import os
+
+RAISED = "EBPFJIT_FAILURES=raise"
+"""How a user asks for the whole of such an error."""
 
 
 def are_raised() -> bool:

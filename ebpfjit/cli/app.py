@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from ebpfjit import failures
 from ebpfjit.cli import quick
 from ebpfjit.cli.output import error_json, one_line, print_json
 from ebpfjit.cli.parameters import WrongUsage
@@ -64,7 +65,17 @@ def _guard(command: Callable[[], object]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        if failures.are_raised():
+            raise
+        _say(error, f"a bug of ebpfjit: {_told(error)}; {failures.RAISED} in the environment shows where")
+        return 1
     return status if isinstance(status, int) else 0
+
+
+def _told(error: Exception) -> str:
+    message = one_line(error)
+    return message if message == type(error).__name__ else f"{type(error).__name__}: {message}"
 
 
 def _run(arguments: Sequence[str]) -> object:

@@ -6,9 +6,14 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated, ParamSpec
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
+from ebpfjit.cli.output import one_line
 from ebpfjit.cli.parameters import Option, WrongUsage, parameters_of
+from ebpfjit.errors import EbpfError
+
+if TYPE_CHECKING:
+    from ebpfjit.coverage import Coverage
 
 P = ParamSpec("P")
 
@@ -46,18 +51,31 @@ def _coverage(said: str | None, as_json: bool) -> Iterator[None]:
         return
     import tempfile
 
-    from ebpfjit.coverage import processes, text, wanted, write
+    from ebpfjit.coverage import processes, wanted
 
     reports = wanted(said)
     with tempfile.TemporaryDirectory(prefix="ebpf-cov-") as folder:
         processes.start(folder)
         try:
             yield
-        finally:
+        except BaseException:
             processes.stop()
             coverage = processes.collected(folder)
-            for kind, to in reports:
-                if kind == "term":
-                    print(text(coverage), end="", file=sys.stderr if as_json else sys.stdout)
-                else:
-                    print(f"{kind}: {write(coverage, kind, to)}", file=sys.stderr)
+            if coverage.programs:  # a command that ends before any run leaves older reports as they are
+                try:
+                    _report(coverage, reports, as_json)
+                except (EbpfError, OSError) as error:
+                    print(f"ebpfjit: {one_line(error)}", file=sys.stderr)
+            raise
+        processes.stop()
+        _report(processes.collected(folder), reports, as_json)
+
+
+def _report(coverage: Coverage, reports: list[tuple[str, str | None]], as_json: bool) -> None:
+    from ebpfjit.coverage import text, write
+
+    for kind, to in reports:
+        if kind == "term":
+            print(text(coverage), end="", file=sys.stderr if as_json else sys.stdout)
+        else:
+            print(f"{kind}: {write(coverage, kind, to)}", file=sys.stderr)

@@ -127,8 +127,9 @@ def _reachable(program: Program) -> list[Program]:
     for each in found:
         for map_ in each.maps:
             if map_.definition.type == MapType.PROG_ARRAY:
-                others = [other for other in map_.values() if isinstance(other, Program)]
-                found += [other for other in dict.fromkeys(others) if other not in found]
+                for other in map_.values():
+                    if isinstance(other, Program) and other not in found:
+                        found.append(other)
     return found
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ebpfjit import kernel
+from ebpfjit.cli.app import main
 from tests.support import warm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -380,6 +381,32 @@ def test_the_kernel_takes_no_limit() -> None:
 
 
 PACKET_FILTER = Path(__file__).parents[2] / "examples" / "packets" / "xdp_port_filter.o"
+
+
+def test_a_command_that_ran_nothing_reports_no_coverage(tmp_path: Path) -> None:
+    kept = tmp_path / "out"
+    kept.write_text("of before", encoding="utf-8")
+    said = refused("run", PACKET_FILTER, "--hex", "00", "--cov-report", f"term,lcov:{kept}")
+    assert "at least 14 bytes" in said
+    assert kept.read_text(encoding="utf-8") == "of before"
+
+
+def test_an_error_of_our_own_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise TypeError("unhashable type: 'dict'")
+
+    monkeypatch.setattr("ebpfjit.cost.measure", fail)
+    monkeypatch.setattr(sys, "argv", ["ebpfjit", "cost", str(PACKET_FILTER), "--hex", "00" * 60])
+    with pytest.raises(TypeError):  # as the tests have it
+        main()
+    monkeypatch.delenv("EBPFJIT_FAILURES")
+    assert main() == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "ebpfjit: a bug of ebpfjit: TypeError: unhashable type: 'dict'; "
+        "EBPFJIT_FAILURES=raise in the environment shows where"
+    ]
 
 
 def test_coverage(tmp_path: Path) -> None:

@@ -52,6 +52,16 @@ def test_instructions_are_those_of_the_interpreter(name: str) -> None:
         assert sum(function.instructions for function in cost.functions) == cost.instructions
 
 
+def test_what_tail_calls_go_on_with_costs_too() -> None:
+    obj = load(EXAMPLES.parent / "bugs" / "firewall_0.o")  # its array holds two programs
+    tcp = bytes.fromhex("0000 0017") + bytes(16)  # to port 23
+    frame = bytes(12) + bytes.fromhex("0800 4500 0000 0000 0000 0006 baf9") + bytes(8) + tcp
+    wanted = obj.program("firewall").run(frame, engine="interpreter").instructions
+    cost = measure(obj.program("firewall"), [frame], rounds=1)
+    assert cost.instructions == wanted
+    assert {each.name: each.entered for each in cost.functions} == {"firewall": 1, "telnet": 1, "tftp": 0}
+
+
 def test_maps_and_lines_of_the_port_filter() -> None:
     cost = measure(load(EXAMPLES / "xdp_port_filter.o").program("port_filter"), PACKETS, rounds=1)
     assert cost.maps["counters", "lookup"] == 6
