@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from ebpfjit.cli.options import (
@@ -19,7 +18,7 @@ from ebpfjit.cli.options import (
     loading,
     one_of,
 )
-from ebpfjit.cli.output import naming, print_json
+from ebpfjit.cli.output import naming, print_json, write_file
 from ebpfjit.cli.parameters import Option
 from ebpfjit.errors import InputError
 
@@ -64,7 +63,7 @@ def cost(
     with naming(file):
         measured = measure(found, packets)
     if flame is not None:
-        Path(flame).write_text(folded(measured) if flame.endswith(".folded") else flame_graph(measured))
+        write_file(flame, folded(measured) if flame.endswith(".folded") else flame_graph(measured))
     if as_json:
         print_json(measured.to_json())
     else:

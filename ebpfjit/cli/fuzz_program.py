@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ebpfjit.cli import state
 from ebpfjit.cli.fuzz import DEFAULT_LIMIT, DEFAULT_SECONDS
 from ebpfjit.cli.options import captured, engines_of, loading, one_of
-from ebpfjit.cli.output import print_json
+from ebpfjit.cli.output import print_json, write_file
 from ebpfjit.cli.parameters import WrongUsage
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def run(asked: Options, file: str) -> int:
 
         before = {name: [each for each in now if each not in fresh[name]] for name, now in begin.items()}
         origin = _origin(asked, program, obj, told, before)
-        asked.tests.write_text(pytest_file(report.findings, origin), encoding="utf-8")
+        write_file(asked.tests, pytest_file(report.findings, origin))
     if asked.as_json:
         print_json(_as_json(report, differences, asked.seed))
     else:
@@ -160,7 +160,7 @@ def _written(found: Iterable[bytes], corpus: Path) -> int:
     for data in sorted(found):
         path = corpus / f"{hashlib.sha256(data).hexdigest()[:16]}.bin"
         if not path.exists():
-            path.write_bytes(data)
+            write_file(path, data)
             new += 1
     return new
 

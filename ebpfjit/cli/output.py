@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from ebpfjit.cli import files
@@ -47,6 +49,15 @@ def naming(what: str) -> Iterator[None]:
         yield
     except EbpfError as error:
         raise files.FileError(named(what, str(error))) from error
+
+
+def write_file(path: str | os.PathLike[str], data: str | bytes) -> None:
+    """Write a file. Raises OSError, which names it in any case: one of a full disk comes without."""
+    try:
+        Path(path).write_bytes(data.encode() if isinstance(data, str) else data)
+    except OSError as error:
+        error.filename = os.fspath(path)
+        raise
 
 
 @contextlib.contextmanager

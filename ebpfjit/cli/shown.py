@@ -18,7 +18,7 @@ from ebpfjit.cli.options import (
     loading,
     one_program,
 )
-from ebpfjit.cli.output import fail, named, naming
+from ebpfjit.cli.output import fail, named, naming, write_file
 from ebpfjit.cli.parameters import Argument, Option, WrongUsage
 
 if TYPE_CHECKING:
@@ -71,9 +71,7 @@ def print_listing(listing: Listing, *, html: str | None, as_json: bool) -> None:
     if as_json:
         print(listing.json(indent=2))
     elif html is not None and html != STDOUT:
-        page = listing.html()
-        with open(html, "w", encoding="utf-8") as out:
-            out.write(page)
+        write_file(html, listing.html())
         print(f"page written to {html}")
     elif html is not None:
         print(listing.html())

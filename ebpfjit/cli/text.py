@@ -8,7 +8,7 @@ from typing import Annotated
 
 from ebpfjit.cli import files
 from ebpfjit.cli.options import Btf, File, Json, Kconfig, Maps, ProgramName, loading, programs
-from ebpfjit.cli.output import print_json, shown_name
+from ebpfjit.cli.output import print_json, shown_name, write_file
 from ebpfjit.cli.parameters import Option
 
 
@@ -32,8 +32,7 @@ def asm(
         raise files.FileError(f"{file}: an object file, not assembly text")
     code = files.assemble_text(file, data)
     if output is not None:
-        with open(output, "wb") as out:
-            out.write(code)
+        write_file(output, code)
     if as_json:
         print_json({"size": len(code), "hex": code.hex()})
     elif output is None and sys.stdout.isatty():

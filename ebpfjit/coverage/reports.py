@@ -141,9 +141,19 @@ def write(coverage: Coverage, kind: str, to: str | os.PathLike[str] | None = Non
     if kind not in KINDS[1:]:
         raise InputError(f"no report {kind!r} of coverage can be written; there are {', '.join(KINDS[1:])}")
     path = Path(to if to is not None else TO[kind])
+    try:
+        _write(coverage, kind, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk's comes without
+            error.filename = os.fspath(path)
+        raise
+    return path
+
+
+def _write(coverage: Coverage, kind: str, path: Path) -> None:
     if kind == "lcov":
         path.write_text(lcov(coverage), encoding="utf-8")
-        return path
+        return
     try:
         from ebpfjit.coverage import cov_plugin
     except ModuleNotFoundError as error:
@@ -153,4 +163,3 @@ def write(coverage: Coverage, kind: str, to: str | os.PathLike[str] | None = Non
             f"a report as {kind} needs the package coverage: pip install 'ebpfjit[cov]'"
         ) from None
     cov_plugin.report(coverage, kind, path)
-    return path

@@ -391,6 +391,26 @@ def test_a_command_that_ran_nothing_reports_no_coverage(tmp_path: Path) -> None:
     assert kept.read_text(encoding="utf-8") == "of before"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("cost", PACKET_FILTER, "--hex", "00" * 60, "--flame"),
+        ("listing", PACKET_FILTER, "--html"),
+        ("asm", "-", "-o"),
+        ("run", PACKET_FILTER, "--hex", "00" * 60, "--cov-report", "lcov:"),
+        ("run", PACKET_FILTER, "--hex", "00" * 60, "--cov-report", "xml:"),
+        ("fuzz", PACKET_FILTER, "--check", "1 == 0", "--inputs", "20", "--tests"),
+    ],
+    ids=lambda line: f"{line[0]} {line[-1]}",
+)
+def test_a_full_disk_is_named(line: tuple[str | Path, ...]) -> None:
+    *before, last = line
+    files = [f"{last}/dev/full"] if str(last).endswith(":") else [last, "/dev/full"]
+    said = refused(*before, *files, stdin="r0 = *(u8 *)(r1 + 0)\nexit\n")
+    assert said == "ebpfjit: /dev/full: No space left on device\n"
+
+
 def test_an_error_of_our_own_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
