@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ebpfjit.program import Instruction
-from ebpfjit.verifier import arguments, branches, calls, contexts
+from ebpfjit.verifier import arguments, branches, calls, contexts, results
 from ebpfjit.verifier.arguments import Dynptr, Given
 from ebpfjit.verifier.kernel_functions import KernelFunction, kernel_functions
 from ebpfjit.verifier.kernel_types import KernelTypes
@@ -210,7 +210,7 @@ def _next(call: Calling) -> Value:
     other.rounds += 1
     there.put(other.frames[depth])
     if before is not None:
-        call.walk.widened(other, before.before, call.insn.pc)
+        call.walk.seen.widened(other, before.before, call.insn.pc)
     there.put(frame, "drained")
     return known(0)
 
@@ -408,7 +408,7 @@ def _throw(call: Calling) -> Value:
         raise Refused("call", "bpf_throw kfunc cannot be called from callback subprog", "return a result")
     calls.held_at(call.state, "bpf_throw would lead to reference leak", "bpf_throw")
     if call.walk.program.exception_callback is None:
-        call.walk.check_result(call.state, call.state.registers[1], "R1")
+        results.check_result(call.walk, call.state, call.state.registers[1], "R1")
     return ENDS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ebpfjit.record import dataclass
+from ebpfjit.verifier.refusals import Refused
 from ebpfjit.verifier.values import Cell, Pointer, Scalar, Value
 
 RCU, PREEMPTION, INTERRUPTS = "bpf_rcu_read_lock", "bpf_preempt_disable", "bpf_local_irq_save"
@@ -10,6 +11,9 @@ RCU, PREEMPTION, INTERRUPTS = "bpf_rcu_read_lock", "bpf_preempt_disable", "bpf_l
 
 RESILIENT = "bpf_spin_lock"
 """The stretch in which a bpf_res_spin_lock is held; behind the word stands which one it is."""
+
+END = -1
+"""Where a way ends, in place of a slot."""
 
 MOST_FRAMES = 8
 """Linux: MAX_CALL_FRAMES."""
@@ -136,6 +140,16 @@ class State:
         made.way, made.point, made.since, made.rounds = self.way, self.point, self.since, self.rounds
         made.choices = self.choices
         return made
+
+
+def read(state: State, number: int) -> Value:
+    """Return what a register holds. Raises Refused where nothing was written to it."""
+    value = state.frames[-1].registers[number]
+    if value is None:
+        raise Refused(
+            "uninitialised", f"R{number} !read_ok", "write the register on every path that leads here"
+        )
+    return value
 
 
 class Point:

@@ -217,7 +217,7 @@ def verify(
     status: Status = "refused" if errors else "undecided" if reason else "accepted"
     known = walk.claims if claims else None
     proven = Proven(program, walk.reaches.by_pc, constants, context_size) if status == "accepted" else None
-    return Verdict(status, tuple(errors), reason, walk.visited, walk.kept, stack, name, known, proven)
+    return Verdict(status, tuple(errors), reason, walk.visited, walk.seen.kept, stack, name, known, proven)
 
 
 def _undefined(program: Program) -> Refusal | None:
