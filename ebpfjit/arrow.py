@@ -11,13 +11,17 @@ says.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ebpfjit.errors import ExecutionError, InputError
 from ebpfjit.function import JitFunction
 from ebpfjit.interpreted import Interpreted, for_batches
+from ebpfjit.named import of_packet
 from ebpfjit.program import Program
 
 if TYPE_CHECKING:
@@ -46,7 +50,8 @@ def map(
     a null in any member counts. `layout` is the struct that rows are laid out as, by default the one that the
     program's function takes (`ebpfjit.columns.dtype_of`).
 
-    Raises TypeError for columns of other types, what `fn.map` raises, and what `columns.records` does.
+    Raises TypeError for columns of other types, what `fn.map` raises (`index` is the row then, from 0), and
+    what `columns.records` does.
     """
     if nulls not in (None, "raise") and (isinstance(nulls, bool) or not isinstance(nulls, int)):
         raise TypeError(f'nulls is None, a number or "raise", not {nulls!r}')
@@ -60,8 +65,11 @@ def map(
     if isinstance(column, pa.ChunkedArray):
         if not column.chunks:
             _of_array(function, pa.array([], column.type), on_fault, nulls, layout)  # says what the type is
-        chunks = [_of_array(function, chunk, on_fault, nulls, layout) for chunk in column.chunks]
-        return pa.chunked_array(chunks, pa.uint64())
+        found, first = [], 0
+        for chunk in column.chunks:
+            found.append(_of_array(function, chunk, on_fault, nulls, layout, first))
+            first += len(chunk)
+        return pa.chunked_array(found, pa.uint64())
     if not isinstance(column, pa.Array):
         kind = type(column).__name__
         raise TypeError(f"a column is of pyarrow, not of type {kind}; pyarrow.array makes one")
@@ -98,7 +106,9 @@ def _of_array(
     on_fault: int | None,
     nulls: Nulls,
     layout: np.dtype[Any] | None,
+    first: int = 0,
 ) -> Any:
+    """Return the results of an array, whose first value is row `first` in what is said of one."""
     column = _plain(column)
     kind = column.type
     if not _has_packets(kind) and not pa.types.is_struct(kind) and not pa.types.is_null(kind):
@@ -106,18 +116,30 @@ def _of_array(
         raise TypeError(f"a column of {kind}: programs run on {known}, fixed_size_binary and struct")
     valid = _valid_rows(column)
     if valid is None:
-        return _results(function, column, on_fault, layout)
+        with _counting(lambda row: first + row):
+            return _results(function, column, on_fault, layout)
     if nulls == "raise":
-        first = valid.to_pylist().index(False)
-        raise ValueError(f"row {first} is null")
+        raise ValueError(f"row {first + valid.index(False).as_py()} is null")
     try:
         there = column.filter(valid)
     except pa.ArrowNotImplementedError as error:  # a struct with members of newer types
         raise TypeError(f"a column of {kind} with nulls: {error}") from None
-    results = _results(function, there, on_fault, layout)
+    with _counting(lambda row: first + pc.indices_nonzero(valid)[row].as_py()):
+        results = _results(function, there, on_fault, layout)
     places = pc.if_else(valid, pc.subtract(pc.cumulative_sum(pc.cast(valid, pa.int64())), 1), None)
     spread = results.take(places)
     return spread if nulls is None else pc.fill_null(spread, pa.scalar(nulls % (1 << 64), pa.uint64()))
+
+
+@contextmanager
+def _counting(row: Callable[[int], int]) -> Iterator[None]:
+    """Have what a packet raises say which row of the column it is, by which one it is of some of them."""
+    try:
+        yield
+    except (ExecutionError, InputError) as error:
+        if error.index is not None:
+            of_packet(error, row(error.index))
+        raise
 
 
 def _plain(column: Any) -> Any:

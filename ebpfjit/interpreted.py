@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from ebpfjit.bits import W64
 from ebpfjit.errors import EbpfWarning, ExecutionError, InputError, JitUnavailable
+from ebpfjit.named import of_packet
 from ebpfjit.once import load_package
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ class Interpreted:
                 found.append(self(packet))
             except (ExecutionError, InputError) as error:
                 if on_fault is None:
-                    error.index = index
+                    of_packet(error, index)
                     raise
                 found.append(W64.wrap(on_fault))
+            except Exception as error:
+                error.add_note(f"packet {index} of the batch")
+                raise
         return found

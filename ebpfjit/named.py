@@ -88,3 +88,12 @@ def _short(value: Any) -> str:
     if callable(value) and not is_dataclass(value):
         return cut(getattr(value, "__qualname__", type(value).__name__), _MOST_OF_ONE)
     return cut(repr(value), _MOST_OF_ONE)
+
+
+def of_packet(error: Any, index: int) -> None:
+    """Have an ExecutionError, or an InputError, say about which packet of a batch it is.
+
+    What it has said of that is said no more.
+    """
+    said = str(error).removeprefix(f"packet {error.index}: ")
+    error.index, error.args = index, (f"packet {index}: {said}",)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ebpfjit.program import Program
 from ebpfjit.record import dataclass
 from ebpfjit.runtime.maps.base import Map
+from ebpfjit.runtime.maps.queues import QueueMap
+from ebpfjit.runtime.maps.references import ProgArray
 
 Items = dict[bytes, Any]
 
@@ -60,11 +64,25 @@ def _change(map_: Any, before: Items) -> Items:
     return {key: _add(now, before[key], -1) if key in before else now for key, now in items(map_).items()}
 
 
+class _Gone:
+    """Stands where a key was deleted; there is one in each process."""
+
+    def __reduce__(self) -> str:
+        return "GONE"
+
+
+GONE = _Gone()
+
+
 def _new(map_: Any, before: Items) -> Items:
-    return {key: now for key, now in items(map_).items() if now != before.get(key)}
+    now = items(map_)
+    deleted = dict.fromkeys(before.keys() - now.keys(), GONE)
+    return {key: value for key, value in now.items() if value != before.get(key)} | deleted
 
 
 def _records(map_: Any, before: Items) -> list[Any]:
+    if isinstance(map_, QueueMap):
+        return list(map_)
     return list(map_.consume()) if hasattr(map_, "consume") else [shown(map_, items(map_))]
 
 
@@ -74,7 +92,24 @@ RULES = {
     "min": Rule(lambda map_, _: items(map_), _merged(lambda one, other: _combined(min, one, other))),
     "last": Rule(_new, lambda all_, more: all_ | more),
     "list": Rule(_records, lambda all_, more: all_ + more),
+    "drop": Rule(lambda map_, _: None, lambda all_, more: None),
 }
+
+
+@contextmanager
+def naming(map_: Map, rule: str) -> Iterator[None]:
+    """Have a TypeError of a rule say which map's values it is about."""
+    try:
+        yield
+    except TypeError as error:
+        raise TypeError(f"{map_.definition}: merge rule {rule!r}: {error}") from None
+
+
+def rules_of(map_: Any) -> tuple[str, ...]:
+    """Return the rules that a map can have: sums and the like need values by their keys."""
+    if hasattr(map_, "items") and hasattr(map_, "typed"):
+        return tuple(RULES)
+    return ("list", "drop") if hasattr(map_, "consume") or isinstance(map_, QueueMap) else ("drop",)
 
 
 def shown(map_: Any, items: Items) -> dict[Any, Any]:
@@ -89,18 +124,35 @@ def shown(map_: Any, items: Items) -> dict[Any, Any]:
 
 
 def checked(program: Program, merge: Mapping[str, str]) -> dict[str, str]:
-    """Return the rules that a user gives. Raises ValueError for an unknown rule, KeyError for a map."""
-    names = {map_.name for map_ in maps_of(program)}
+    """Return the rules that a user gives.
+
+    Raises TypeError for what is no mapping, KeyError for a map that is not there, ValueError for an unknown
+    rule, for one that a map of its type cannot have, and for a name that several maps have.
+    """
+    if not isinstance(merge, Mapping):
+        raise TypeError(f'merge names a rule for each map, as {{"counters": "sum"}}, not {merge!r}')
+    named: dict[str, list[Map]] = defaultdict(list)
+    for map_ in maps_of(program):
+        named[map_.name].append(map_)
     for name, rule in merge.items():
-        if rule not in RULES:
+        if not isinstance(rule, str) or rule not in RULES:
             raise ValueError(f"merge rule {rule!r} of map {name!r}: there are {', '.join(RULES)}")
-        if name not in names:
-            raise KeyError(f"program {program.name!r} has no map {name!r}; it has {', '.join(sorted(names))}")
+        if name not in named:
+            there = f"it has {', '.join(sorted(named))}" if named else "it has none"
+            raise KeyError(f"program {program.name!r} has no map {name!r}; {there}")
+        map_, *others = named[name]
+        if others:
+            raise ValueError(f"{len(others) + 1} maps have the name {name!r}: a rule has to name one")
+        if rule not in rules_of(map_):
+            rest = ", ".join(rules_of(map_))
+            raise ValueError(
+                f"{map_.definition}: merge rule {rule!r} is for values by their keys; this map has {rest}"
+            )
     return dict(merge)
 
 
 def maps_of(program: Program) -> Iterator[Map]:
-    """Yield the maps that a program can write, those inside of others too."""
+    """Yield the maps that a run can write, those inside of others and of programs that it jumps to too."""
     waiting: list[Map] = list(program.maps)
     seen: dict[int, Map] = {}
     while waiting:
@@ -108,4 +160,6 @@ def maps_of(program: Program) -> Iterator[Map]:
         if map_.address not in seen:
             seen[map_.address] = map_
             waiting += map_.inner_maps
+            if isinstance(map_, ProgArray):
+                waiting += [each for held in map_.programs() for each in held.maps]
     return iter(seen.values())

@@ -19,6 +19,7 @@ from ebpfjit.jit.gate import Gate, called_at, takers
 from ebpfjit.jit.lanes import Lane
 from ebpfjit.jit.routines import routines
 from ebpfjit.jit.sending import Event, Sending
+from ebpfjit.named import of_packet
 from ebpfjit.record import field, record
 from ebpfjit.runtime import counters
 from ebpfjit.runtime.changed import NO_REASON, Changed
@@ -477,8 +478,7 @@ class Batch:
             goes_on = self.fill is not None and not isinstance(error, AuditFailure | Stopped)
             if goes_on and self.faults is None:
                 return self.fill or 0
-            error.index = index
-            error.args = (f"packet {index}: {error}",)
+            of_packet(error, index)
             if goes_on and self.faults is not None:
                 self.faults.append(error.with_traceback(None))
                 return self.fill or 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ebpfjit import LoadError, MemoryFault, Program, load
+from ebpfjit import JitUnavailable, LoadError, MemoryFault, Program, load
 from ebpfjit.columns import dtype_of, records
 from tests.support.elf_files import OBJECTS
 from tests.support.lazy import Lazy
@@ -196,6 +196,25 @@ def test_packets_of_one_length_and_faults() -> None:
     with pytest.raises(MemoryFault) as raised:
         arrow.map(FIRST, pa.array([b"a", b""]))
     assert raised.value.index == 1
+
+
+def test_what_faults_or_is_null_is_said_by_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row of the whole column: nulls before it count, and chunks; with machine code and without."""
+
+    def refuse(*_: object, **options: object) -> None:
+        raise JitUnavailable("not here")
+
+    values = pa.array([b"a", None, b"b", None, b"", b"c"])
+    chunked = pa.chunked_array([values[:3], pa.array([], pa.binary()), values[3:]])
+    for function in (FIRST, FIRST.program):
+        for column in (values, chunked, pa.table({"packet": chunked})["packet"]):
+            with pytest.raises(MemoryFault, match=r"^packet 4: pc 0: load of 1 byte") as raised:
+                arrow.map(function, column)
+            assert raised.value.index == 4
+        monkeypatch.setattr(Program, "compile", refuse)
+        monkeypatch.setattr("ebpfjit.interpreted.warnings.warn", lambda *_, **options: None)
+    with pytest.raises(ValueError, match=r"^row 3 is null"):
+        arrow.map(LENGTH, pa.chunked_array([values[:1], values[:1], values[:2]]), nulls="raise")
 
 
 def test_rows_of_structs_and_tables(weigh: Program) -> None:

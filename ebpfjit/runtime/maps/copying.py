@@ -54,11 +54,21 @@ def contents_of(map_: Map) -> Contents:
 
 
 def restore(map_: Map, contents: Contents) -> None:
-    """Have a map hold what it held when `contents_of` was asked, and nothing else."""
+    """Have a map hold what it held when `contents_of` was asked, and nothing else.
+
+    The maps and programs that it held are the same again, not copies of them.
+    """
     for name, memory in _memories(map_).items():
         now = memory.pages(map_.header_size)
         memory.put({at: bytes(len(page)) for at, page in now.items() if at not in contents.pages[name]})
-    fill(map_, replace(contents, carried=deepcopy(contents.carried)))
+    held = [each for value in contents.carried.values() for each in _inside(value)]
+    same = {id(each): each for each in held if hasattr(each, "maps") or hasattr(each, "inner_maps")}
+    fill(map_, replace(contents, carried=deepcopy(contents.carried, same)))
+
+
+def _inside(value: Any) -> list[Any]:
+    """Return what is carried under a name, and what is in it where that is a table."""
+    return [value, *value.values()] if isinstance(value, dict) else [value]
 
 
 def _made_anew(kind: type[Map], definition: MapDefinition, cpus: int, cpu: int) -> Map:
