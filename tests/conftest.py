@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import re
@@ -36,6 +37,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LARGE = ("test_columns.py", "test_dask.py", "test_docs.py", "test_prove.py", "test_stencils.py")
 """Files whose tests take a lot of memory for good. They are last: a fork costs what its process holds."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    """Workers of a parallel run collect the same files: one compiles each, the others read what it wrote."""
+    if not isinstance(collector, pytest.Module):
+        return (yield)
+    with open(collector.path, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NOT_OURS = (".git", ".venv", ".*cache", ".hypothesis", "dist", "*.egg-info", "__pycache__")
+NOT_OURS = (".git", ".venv", ".*cache", ".hypothesis", "dist", "site", "*.egg-info", "__pycache__")
 LEFT_OUT = shutil.ignore_patterns(*NOT_OURS)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 BUILD = "import sys; from setuptools import build_meta; getattr(build_meta, sys.argv[1])(sys.argv[2])"
+
+of_what_is_built = pytest.mark.xdist_group("package")  # one worker builds it
 
 USE = """
 import sys, ebpfjit
@@ -65,6 +67,7 @@ def _python(source: str, *arguments: str, path: Path | None = None) -> subproces
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd="/")
 
 
+@of_what_is_built
 def test_the_wheel_has_what_the_library_reads(built: Path, tmp_path: Path) -> None:
     wheel = next(built.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:
@@ -81,6 +84,7 @@ def test_the_wheel_has_what_the_library_reads(built: Path, tmp_path: Path) -> No
     assert f"-{used.stdout.strip()}-" in wheel.name
 
 
+@of_what_is_built
 def test_the_sdist_carries_docs_examples_and_tests_that_pass(built: Path, tmp_path: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         archive.extractall(tmp_path, filter="data")

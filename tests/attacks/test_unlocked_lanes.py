@@ -10,6 +10,7 @@ import pytest
 from ebpfjit.compiling import UNLOCKED_LANES
 from ebpfjit.jit import gate
 from tests.attacks.children import fresh_process
+from tests.support.whole import WHOLE
 
 pytestmark = pytest.mark.skipif(bool(gate.why_not()), reason=f"no native gate: {gate.why_not()}")
 
@@ -19,6 +20,7 @@ from ebpfjit import Changed, MemoryFault, Stopped
 from ebpfjit.sealed import inside
 from tests.unit.test_lanes import program
 LANES = {UNLOCKED_LANES}
+TIMES = {3 if WHOLE else 1}
 """
 START += '''
 sys.setswitchinterval(1e-5)
@@ -116,7 +118,7 @@ for kind in ("xdp", "tc"):
     if gate.better is not None:
         gate.set_words(heat=200_000)
     def work(first):
-        for number in range(first, first + 150):
+        for number in range(first, first + 50 * TIMES):
             data = packet(number)
             found = called(function, data if number % 2 else bytearray(data))
             assert found == wanted(data), (number, found, wanted(data))
@@ -124,7 +126,8 @@ for kind in ("xdp", "tc"):
         together([lambda first=first: work(first) for first in range(0, 400 * threads, 400)])
     assert free(function)
     print(function.is_optimized)
-"""
+""",
+        cold=False,
     )
     assert ended.split() == [str(build != "optimize=False")] * 2
 
@@ -146,7 +149,8 @@ def work(first):
 together([lambda first=first: work(first) for first in range(0, 900 * (LANES + 3), 900)])
 assert free(function)
 print("right")
-"""
+""",
+        cold=False,
     )
     assert ended == "right"
 
@@ -158,7 +162,7 @@ def test_batches_of_many_threads(build: str) -> None:
         + f"""
 function = program(TURN).compile(release_gil=True, {build})
 def work(first):
-    packets = [packet(number, 100 + number % 50) for number in range(first, first + 500)]
+    packets = [packet(number, 100 + number % 50) for number in range(first, first + 170 * TIMES)]
     filled = [(1 << 64) - 1 if (value := wanted(each)) is None else value for each in packets]
     for _ in range(3):
         faults, changed = [], Changed()
@@ -169,7 +173,8 @@ def work(first):
 together([lambda first=first: work(first) for first in range(0, 600 * (LANES + 3), 600)])
 assert free(function)
 print("right")
-"""
+""",
+        cold=False,
     )
     assert ended == "right"
 
@@ -191,7 +196,7 @@ def helper(first, *_):
     return inner & 0xFF
 function = program(text).compile(release_gil=True, helpers={200000: helper})
 def work(first):
-    for _ in range(30):
+    for _ in range(10 * TIMES):
         local.seen = []
         assert function(bytes([first]) + bytes(59)) == first << 8 | first + 20
         assert list(function.map([bytes([first]) + bytes(59)] * 2)) == [first << 8 | first + 20] * 2
@@ -199,7 +204,8 @@ def work(first):
 together([lambda first=first: work(first) for first in range(0, 224, 32)])
 assert free(function)
 print("right")
-"""
+""",
+        cold=False,
     )
     assert ended == "right"
 
@@ -247,7 +253,8 @@ try:
 except KeyboardInterrupt:
     assert free(raises)
     print("right")
-"""
+""",
+        cold=False,
     )
     assert ended == "right"
 
@@ -280,6 +287,7 @@ def fork():
     assert not status
 together([fork, *[run] * LANES])
 print("right")
-"""
+""",
+        cold=False,
     )
     assert ended == "right"
