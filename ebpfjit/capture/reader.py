@@ -107,7 +107,7 @@ class Reader:
         while True:
             window = self._window(wanted)
             walked = self._walk(window)
-            before, self.position = self.position, window.start + walked.position
+            self.position = window.start + walked.position
             if walked.count:
                 yield self._batch(window, walked)
                 self.packets += walked.count
@@ -116,10 +116,9 @@ class Reader:
             if status is Status.STOPPED or (status is Status.END and window.is_last):
                 return
             if status is Status.PARTIAL:
+                there, wanted = len(window.view) - walked.position, self._record_size(window)
                 if window.is_last:
-                    raise self.damaged(f"the file ends {self._missing(window)} bytes early")
-                is_larger = self.position == before  # than the window
-                wanted = 2 * len(window.view) if is_larger else len(window.view) - walked.position + 1
+                    raise self.damaged(f"the file ends {wanted - there} bytes early")
             elif status is Status.HEADER:
                 self._header(window)
                 while self._is_header(window):  # a walk costs what all interfaces before it do
@@ -157,11 +156,10 @@ class Reader:
         where = f"packet {self.packets + 1}, byte {self.position}"
         return CaptureError(f"{self.name}: {where}: {reason}", self.packets, self.position)
 
-    def _missing(self, window: Window) -> int:
-        """Return how many bytes of the record where reading is are not there."""
+    def _record_size(self, window: Window) -> int:
+        """Return how many bytes the record has where reading is, as far as those in the window say."""
         there = bytes(window.view[self.position - window.start :][: formats.RECORD_HEADER])
-        size = formats.record_size(self.form, self.order, there)
-        return size - (len(window.view) - (self.position - window.start))
+        return formats.record_size(self.form, self.order, there)
 
     def _bytes(self, window: Window, size: int) -> bytes:
         """Return so many bytes from where reading is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import stat
 import sys
 import zlib
@@ -103,11 +104,14 @@ def _read_into(number: int, view: memoryview, position: int) -> int:
 class StreamWindows:
     """Windows of what can only be read on: what was not used is put in front of what follows.
 
-    What goes wrong is said where the bytes before it have been used.
+    What goes wrong is said where the bytes before it have been used. A window has what `is_there` for now:
+    packets of a capture that is still being made are not kept waiting for others.
     """
 
-    def __init__(self, file: Stream, damaged: type[Exception] = EOFError) -> None:
-        self._file, self._damaged = file, damaged
+    def __init__(
+        self, file: Stream, is_there: Callable[[], bool], damaged: type[Exception] = EOFError
+    ) -> None:
+        self._file, self._is_there, self._damaged = file, is_there, damaged
         self._window = NOTHING
         self._error: Exception | None = None
 
@@ -117,6 +121,8 @@ class StreamWindows:
         if len(kept) < max(size, 1) and not self._window.is_last:
             parts, length, is_last = [kept], len(kept), False
             while length < max(size, SIZE) and not is_last and self._error is None:
+                if length >= max(size, 1) and not self._is_there():
+                    break
                 part = self._read(max(size, SIZE) - length)
                 parts.append(memoryview(part))
                 length += len(part)
@@ -156,6 +162,7 @@ def opened(source: Source) -> Iterator[tuple[Windows, str]]:
 def _windows(file: BinaryIO, name: str) -> Windows:
     """Return the windows of an open file, of what it holds if it is compressed."""
     reader: Any = file if isinstance(file, io.BufferedReader) else io.BufferedReader(_Raw(file))
+    is_there = _more_of(file)
     try:
         first = reader.peek(4)[:4]
         if len(first) < 4:  # a stream that gives less at a time
@@ -166,11 +173,26 @@ def _windows(file: BinaryIO, name: str) -> Windows:
             raise
         raise CaptureError(f"{name}: {error}") from None
     if first.startswith(GZIP):
-        return StreamWindows(_Unpacked(reader, _gzip, GZIP_PIECE), zlib.error)
+        return StreamWindows(_Unpacked(reader, _gzip, GZIP_PIECE), is_there, zlib.error)
     if first == ZSTD:
         frame, damaged = _zstd(name)
-        return StreamWindows(_Unpacked(reader, frame, ZSTD_PIECE), damaged)
-    return FileWindows(file) if _is_whole_file(reader) else StreamWindows(reader)
+        return StreamWindows(_Unpacked(reader, frame, ZSTD_PIECE), is_there, damaged)
+    return FileWindows(file) if _is_whole_file(reader) else StreamWindows(reader, is_there)
+
+
+def _more_of(file: BinaryIO) -> Callable[[], bool]:
+    """Return what tells whether a read gives something at once: bytes, or the end. Only pipes and the like
+    have to be asked.
+    """
+    try:
+        number = file.fileno()
+    except (AttributeError, OSError, ValueError):  # an object in Python, or closed
+        return lambda: True
+    if stat.S_ISREG(os.fstat(number).st_mode):
+        return lambda: True
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return lambda: bool(poll.poll(0))
 
 
 def _is_whole_file(reader: Any) -> bool:

@@ -105,6 +105,8 @@ class Writer:
             for start in range(0, len(batch), AT_ONCE):
                 part = None if chosen is None else chosen[start : start + AT_ONCE]
                 self._file.write(records(batch.slice(start, start + AT_ONCE), part))
+            if not self._unfinished:
+                self._file.flush()  # whoever reads the pipe may wait for it
         self.written += count
         return count
 

@@ -6,12 +6,15 @@ import gzip
 import io
 import itertools
 import os
+import queue
 import random
 import struct
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
+import zlib
 from array import array
 from collections import Counter
 from pathlib import Path
@@ -205,6 +208,50 @@ def test_compressed_ones_and_the_standard_input(tmp_path: Path) -> None:
     source = "from ebpfjit import capture; print(sum(len(batch) for batch in capture.read('-')))"
     run = subprocess.run([sys.executable, "-c", source], input=made.data, capture_output=True, check=True)
     assert run.stdout == b"200\n"
+
+
+@pytest.mark.parametrize("kind", ["plain", "gzip", "zstd"])
+def test_packets_of_a_pipe_do_not_wait_for_others(kind: str) -> None:
+    """What has come through a pipe is a batch, while the pipe is open; a record is waited for as a whole."""
+    made = captures.pcap([bytes([n]) * 50 for n in range(9)])
+    packed = {"gzip": zlib.compressobj(wbits=31), "zstd": zstandard.ZstdCompressor().compressobj()}.get(kind)
+    flush = {"gzip": (zlib.Z_SYNC_FLUSH,), "zstd": (zstandard.COMPRESSOBJ_FLUSH_BLOCK,)}.get(kind, ())
+    reading, writing = os.pipe()
+    found: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def read() -> None:
+        with open(reading, "rb") as file:
+            for batch in capture.read(file):
+                found.put(len(batch))
+        found.put(0)
+
+    def write(data: bytes) -> None:
+        os.write(writing, data if packed is None else packed.compress(data) + packed.flush(*flush))
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    counts = []
+    for first, last in ((0, 3), (3, 4), (4, 9)):
+        start, stop = made.ends[first - 1] if first else 0, made.ends[last - 1]
+        write(made.data[start : stop - 20])
+        if last - first > 1:
+            counts.append(found.get(timeout=60))
+        write(made.data[stop - 20 : stop])
+        counts.append(found.get(timeout=60))
+    os.write(writing, b"" if packed is None else packed.flush())
+    os.close(writing)
+    assert found.get(timeout=60) == 0
+    assert counts == [2, 1, 1, 4, 1]
+
+
+def test_packets_that_are_written_to_a_pipe_are_there_at_once() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with capture.Writer(f"/dev/fd/{writing}") as writer:
+        writer.add(b"abc", 5)
+        assert os.read(reading, 1000)[-3:] == b"abc"
+    os.close(reading)
+    os.close(writing)
 
 
 @pytest.mark.parametrize("kind", ["gz", "zst", "gz stream"])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -323,6 +325,25 @@ def test_what_is_stopped_leaves_what_was_there(
     assert (process.returncode, *said) == (128 + number, b"", b"")
     assert [path.name for path in folder.iterdir()] == ["out.pcap"]
     assert out.read_bytes() == b"what was there"
+
+
+@pytest.mark.parametrize("command", ["run", "filter"])
+def test_packets_that_come_through_a_pipe_leave_at_once(command: str) -> None:
+    """As `tcpdump -w - | ebpfjit run ... --write - | tcpdump -r -` has them, while nothing has ended."""
+    ways = ["run", str(EXAMPLES / "xdp_port_filter.o")] if command == "run" else ["filter", "ether[0] >= 0"]
+    data = pcap_bytes([(n, 0, bytes(60)) for n in range(3)])
+    line = [sys.executable, "-m", "ebpfjit", *ways, "--pcap", "-", "--write", "-"]
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(line, bufsize=0, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(data[:-10])
+        there, wanted = b"", 24 + 2 * 76
+        while len(there) < wanted:
+            assert select.select([process.stdout], [], [], 60)[0], "nothing comes"
+            there += os.read(process.stdout.fileno(), wanted)
+        rest, _ = process.communicate(data[-10:], timeout=60)
+    assert (len(there + rest), process.returncode) == (len(data), 0)
 
 
 def test_the_standard_input_into_a_file_that_is_there(capture: Path, drop_udp: Path, tmp_path: Path) -> None:
