@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from ebpfjit.bits import Width
@@ -18,6 +18,8 @@ from ebpfjit.translators.operation import Operation
 from ebpfjit.translators.plan import Check, Plan, Settings
 
 PINNABLE = ("packet", "argument")  # regions whose start may be in r11
+Counted = tuple[int, int, Sequence[tuple[int, int]]]
+"""A word of the program's counters, what is added to it, places of values: 1 for more, -1 for less."""
 MAY_GOTO = told_by(BY_NAME["MAY_GOTO"])
 """As in `Program.operations`."""
 
@@ -55,6 +57,7 @@ class Context(Emitter):
         self.live: tuple[int, ...] | None = None
         self.distance: tuple[int, int, int] | None = None  # of a bound: register, how often it counts, more
         self.spilled = 0  # bytes of values on the machine's stack
+        self.counts: tuple[Counted, ...] = ()  # what a side exit adds to words of the program's counters
         self.functions = pc_label
         self.before_exit: Callable[[Context], None] | None = None
         self.has_flags = False  # of the comparison with 0 that is to be translated
@@ -222,6 +225,10 @@ class Context(Emitter):
 
     def count(self, pc: int, which: int) -> None:
         """Emit one more for the segment that starts at a slot, or its branch that is not taken."""
+        raise NotImplementedError
+
+    def add_counts(self, counts: Iterable[Counted], *, undone: bool = False) -> None:
+        """Emit that words of the program's counters get more, or, `undone`, less; values stay."""
         raise NotImplementedError
 
     def give_reasons(self, pc: int, reasons: Iterable[tuple[int, int | None]]) -> None:

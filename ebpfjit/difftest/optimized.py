@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from operator import mul
 from typing import Protocol
 
 from ebpfjit.analysis.accesses import Promises
@@ -23,11 +24,12 @@ from ebpfjit.isa.spec import FRAME_POINTER, REGISTER_COUNT, Kind
 from ebpfjit.optimizer import passes
 from ebpfjit.optimizer.check import Seen, check
 from ebpfjit.optimizer.check_placed import check_placed
-from ebpfjit.optimizer.code import CALL_RESULTS, ONLY, Block, Code, Entry, Exit, Op
+from ebpfjit.optimizer.code import CALL_RESULTS, ONLY, Block, Code, Entry, Exit, Op, word_of
 from ebpfjit.optimizer.facts import Facts
 from ebpfjit.optimizer.frames import looked_at
 from ebpfjit.optimizer.registers import place
 from ebpfjit.record import record
+from ebpfjit.runtime.counters import are_on, counters_of, segment_word
 from ebpfjit.runtime.execution import CODE_ADDRESS, Execution
 from ebpfjit.runtime.memory import check_marks
 from ebpfjit.translators.x86_64.target import AUDITED_VALUES, VALUES
@@ -58,7 +60,7 @@ class Stage:
 def stages(verified: Verified, entries: Collection[int], promises: Promises) -> list[Stage]:
     """Return what the optimizer makes of a program, stage by stage, each checked."""
     found, seen = [], Seen()
-    for name, code, facts in passes.stages(verified, promises, entries):
+    for name, code, facts in passes.stages(verified, promises, entries, counted=are_on()):
         try:
             check(code, seen)
         except AssertionError as error:
@@ -188,14 +190,27 @@ class CodeState(State):
         assert leaves is not None  # what leaves has an exit
         self.pc = leaves.pc
         self.registers[:] = self.registers_at(leaves)
-        values = leaves.registers[REGISTER_COUNT:]
+        values = leaves.registers[REGISTER_COUNT : leaves.places]
         for (offset, size), value in zip(leaves.slots, values, strict=True):
             if value is not None:
                 number = self.values[value] & (1 << 8 * size) - 1
                 self.space.store(leaves.pc, W64.wrap(self.frame + offset), size, number)
         if self.budget is not None:
             self.budget += leaves.refund
+            if leaves.inside:  # what follows pays for the block again
+                self.budget += self.verified.costs[leaves.pc]
+        is_counted = leaves.inside or leaves.pc not in self.verified.blocks
+        if self.decoded.counters is not None and is_counted and leaves.pc in self.verified.segments.starts:
+            self.count(segment_word(leaves.pc), -1)  # as what follows counts it
+        counting = [self.values[value] for value in leaves.registers[leaves.places :]]  # type: ignore[index]
+        for word, number, factors in leaves.counts:
+            self.count(word, number + sum(map(mul, factors, counting)))
         return True
+
+    def count(self, word: int, number: int) -> None:
+        """Add a number to a word of the program's counters."""
+        words = counters_of(self.program).words
+        words[word] = W64.wrap(words[word] + number)
 
     def registers_at(self, leaves: Exit | None) -> list[int]:
         """Return what the registers are at an exit."""
@@ -274,6 +289,11 @@ def _pay(state: CodeState, op: Op) -> Done:
     if op.exit is not None and state.budget < (op.offset or op.imm):
         return state.leave(op.exit)
     state.budget -= op.imm
+    return None
+
+
+def _count(state: CodeState, op: Op) -> Done:
+    state.count(word_of(op), state.values[op.args[0]] if op.args else op.imm)
     return None
 
 
@@ -460,6 +480,7 @@ def _call(state: CodeState, op: Op) -> Done:
 
 _OPS: dict[Kind, Callable[[CodeState, Op], Done]] = {
     Kind.PAY: _pay,
+    Kind.COUNT: _count,
     Kind.BOUND: _bound,
     Kind.ALIGNED: _aligned,
     Kind.BINARY: _binary,

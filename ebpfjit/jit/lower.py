@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
+from typing import Any
 
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
@@ -24,7 +25,7 @@ from ebpfjit.optimizer.placed import Move, Placed, PlacedBlock, PlacedCode, Plac
 from ebpfjit.optimizer.registers import sequential
 from ebpfjit.optimizer.rules.addresses import from_start
 from ebpfjit.record import lazy
-from ebpfjit.translators.context import Context
+from ebpfjit.translators.context import Context, Counted
 from ebpfjit.translators.emitter import Jump, Snippet, lines_of
 from ebpfjit.translators.labels import (
     SLICE_ENDS,
@@ -132,6 +133,16 @@ def _spread(found: dict[int, int], start: int, size: int, ways: Mapping[int, Ite
             waiting += ways[number]
 
 
+def _counts(leaves: Exit, places: Sequence[int | None]) -> tuple[Counted, ...]:
+    """Return what an exit adds to words of the counters, by where the values are that count."""
+    values = places[leaves.places :]
+    found = []
+    for word, number, factors in leaves.counts:
+        pairs = zip(values, factors, strict=True)
+        found.append((word, number, [(at, factor) for at, factor in pairs if at is not None and factor]))
+    return tuple(found)
+
+
 class _Lowering:
     """The text of one part of a program; its blocks have labels in their order, counted from `first` on."""
 
@@ -148,7 +159,7 @@ class _Lowering:
         self.cx, self.placed, self.registers, self.checked = cx, placed, registers, checked
         self.code = placed.code
         self.verified = self.code.verified
-        self.exits: dict[tuple[int, bool, int, tuple[int | None, ...]], str] = {}
+        self.exits: dict[tuple[Any, ...], str] = {}
         self.left: set[int] = set()
         settings = cx.settings
         self.learns = not settings.harden and not cx.plan.is_audited
@@ -204,7 +215,7 @@ class _Lowering:
             cx.frame_size = frames[number]
             self.steps(block, source.pc)
             self.end(block, source.ways, after)
-        cx.way, cx.is_turned, cx.exit, cx.live, cx.spilled = None, False, "", None, 0
+        cx.way, cx.is_turned, cx.exit, cx.live, cx.spilled, cx.counts = None, False, "", None, 0, ()
         return self.left
 
     def _heads(self, numbers: Sequence[int]) -> set[int]:
@@ -283,6 +294,7 @@ class _Lowering:
             self.audit(step)
         op = step.op
         leaves = op.exit
+        cx.counts = () if leaves is None or step.exit is None else _counts(leaves, step.exit)
         if step.row is PAY and not op.stores:
             cx.exit = SLICE_ENDS if leaves is not None else ""
         else:
@@ -323,7 +335,7 @@ class _Lowering:
 
     def exit(self, leaves: Exit, places: tuple[int | None, ...]) -> str:
         """Return the label of a side exit: values in their homes, the account as baseline code expects it."""
-        key = leaves.pc, leaves.inside, leaves.refund, places
+        key = leaves.pc, leaves.inside, leaves.refund, leaves.counts, places
         label = self.exits.get(key)
         if label is not None:
             return label
@@ -331,11 +343,12 @@ class _Lowering:
         label = self.exits[key] = cx.new_label("exit")
         self.left.add(leaves.pc)
         with cx.out_of_line(label):
-            homes = places
+            homes = places[:REGISTER_COUNT]
+            if leaves.counts:
+                cx.add_counts(_counts(leaves, places))
             if leaves.slots:
-                slots = zip(leaves.slots, places[REGISTER_COUNT:], strict=True)
+                slots = zip(leaves.slots, places[REGISTER_COUNT : leaves.places], strict=True)
                 cx.store_slots([(*slot, place) for slot, place in slots if place is not None])
-                homes = places[:REGISTER_COUNT]
             cx.repeat((Exit, homes, leaves.refund, cx.spilled), lambda: self.go_home(homes, leaves.refund))
             pc = leaves.pc
             is_start = not leaves.inside and (pc in self.verified.blocks or pc >= len(self.verified.program))

@@ -482,7 +482,7 @@ class _Translation:
     def count(self, pc: int) -> None:
         """Count the segment that starts at a slot, where somebody counts."""
         if pc in self.counted:
-            self.ops.append(Op(COUNT, (), SEGMENT, 0, pc))
+            self.ops.append(Op(COUNT, (), 1, SEGMENT, pc))
 
     def define(
         self, register: int, row: Row, args: tuple[int, ...], imm: int, offset: int, pc: int,
@@ -628,7 +628,7 @@ class _Translation:
         end = Op(row, args, insn.imm if row.imm is Imm.OPERAND else 0, 0, pc)
         behind = self.way(pc + 1)
         if pc in self.branches:
-            counts = Op(COUNT, (), BRANCH, 0, pc)
+            counts = Op(COUNT, (), 1, BRANCH, pc)
             behind = Way(self.builder.stub(Block(pc, (), (counts,), Op(JUMP, (), 0, 0, pc), (behind,))), ())
         return self.closed(end, self.way(insn.target, instead=pc), behind)
 

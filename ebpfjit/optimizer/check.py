@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Reg
-from ebpfjit.optimizer.code import CALL_RESULTS, ENDS, MAY_LEAVE, ONLY, PAY, Block, Code, Op, used_by
+from ebpfjit.isa.spec import Kind, Reg
+from ebpfjit.optimizer.code import CALL_RESULTS, ENDS, MAY_LEAVE, ONLY, PAY, Block, Code, Exit, Op, used_by
 from ebpfjit.optimizer.shape import Shape
 from ebpfjit.record import record
 
 WAYS = {Kind.JUMP: 1, Kind.BRANCH: 2, Kind.BRANCH_LOAD: 2, Kind.MAY_GOTO: 2, Kind.EXIT: 0, Kind.LEAVE: 0}
 ARGUMENTS = {
     Kind.PAY: 0,
-    Kind.COUNT: 0,
     Kind.ALIGNED: 1,
     Kind.LEAVE: 0,
     Kind.BINARY: 1,
@@ -129,7 +128,7 @@ def _of_op(op: Op) -> Iterator[str]:
     kind = op.row.kind
     if kind is not Kind.PAY and (op.exit is not None) is not (kind in MAY_LEAVE):
         yield "an exit too many or too few"
-    if op.exit is not None and len(op.exit.registers) != REGISTER_COUNT + len(op.exit.slots):
+    if op.exit is not None and not _is_whole(op.exit):
         yield "an exit without all registers"
     if len(op.results) != results_of(op):
         yield f"{len(op.results)} results"
@@ -140,11 +139,22 @@ def _of_op(op: Op) -> Iterator[str]:
             yield f"{len(op.args)} arguments, not {wanted}"
     if kind is Kind.BOUND and len(op.args) not in ((2,) if op.scale else (0, 1, 2)):
         yield f"{len(op.args)} arguments"
+    if kind is Kind.COUNT and (len(op.args) > 1 or bool(op.args) is (op.imm != 0)):
+        yield "it counts a number and a value, or none"
     if op.region in ONLY.values() and (kind is not Kind.BOUND or not op.args):
         yield f"it asks for {op.region}"
     must = kind is Kind.SUM or op.row.name.startswith("INDEXED")
     if op.scale not in ((1, 2, 4, 8) if must else (0, 1, 2, 4, 8) if kind in SCALED else (0,)):
         yield f"a scale of {op.scale}"
+
+
+def _is_whole(leaves: Exit) -> bool:
+    """True for an exit that names as many values as it has places and values that count."""
+    counting = len(leaves.registers) - leaves.places
+    if not leaves.counts:
+        return not counting
+    lengths = {len(factors) for _, _, factors in leaves.counts}
+    return None not in leaves.registers[leaves.places :] and lengths == {counting}
 
 
 def results_of(op: Op) -> int:

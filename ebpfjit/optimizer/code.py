@@ -24,7 +24,7 @@ An operation is a row of the instruction table; those that only Code has (`isa.t
                                          of its own      None: nobody looks. Below zero they are given back.
                                                          Where it `stores` it leaves, else the slice ends
     LEAVE                                                always
-    COUNT                    0 or 1                      one more, where runs are counted: for the segment
+    COUNT    [value]         how many        0 or 1      so many more, where runs are counted: for the segment
                                                          at its pc, or the branch there that is not taken
 
 and of what the machine does at once (rules/ makes these):
@@ -53,14 +53,16 @@ in baseline code, which does it again from that instruction on, with the fault, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from ebpfjit.analysis.segments import SEGMENT
 from ebpfjit.analysis.verified import Verified
 from ebpfjit.isa.spec import REGISTER_COUNT, Kind, Row
 from ebpfjit.isa.unencoded import UNENCODED
 from ebpfjit.optimizer.remarks import Remark
 from ebpfjit.optimizer.shape import Shape
 from ebpfjit.record import dataclass, field, lazy, record
+from ebpfjit.runtime.counters import branch_word, segment_word
 
 BOUND, ALIGNED, PAY, LEAVE, COUNT = (
     UNENCODED[name] for name in ("BOUND", "ALIGNED", "PAY", "LEAVE", "COUNT")
@@ -89,6 +91,8 @@ class Exit:
     `registers` has for each of r0 to r10 the value that it is to have, None where it is not read any more,
     then those of slots of the frame: `slots` says where they are, in bytes from r10, and of how many.
     `refund` instructions go back to the budget: what is paid again there, or was paid for what comes later.
+    Last in `registers` are values that count: `counts` has words of the program's counters, and for each a
+    number that is added, and 1 for each of these values that is, -1 for what it is less.
     """
 
     pc: int
@@ -96,6 +100,20 @@ class Exit:
     refund: int = 0
     slots: tuple[tuple[int, int], ...] = ()
     inside: bool = False
+    counts: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
+
+    @property
+    def places(self) -> int:
+        """How many of the first of `registers` have a place in baseline code."""
+        return REGISTER_COUNT + len(self.slots)
+
+    def naming(self, registers: Iterable[int | None]) -> Exit:
+        """Return the exit with other values."""
+        return Exit(self.pc, tuple(registers), self.refund, self.slots, self.inside, self.counts)
+
+    def giving_back(self, refund: int) -> Exit:
+        """Return the exit with another refund."""
+        return Exit(self.pc, self.registers, refund, self.slots, self.inside, self.counts)
 
 
 @record
@@ -242,6 +260,11 @@ def with_exit(op: Op, leaves: Exit) -> Op:
     return Op(
         op.row, op.args, op.imm, op.offset, op.pc, op.results, leaves, op.stores, op.region, op.scale
     )  # fmt: skip
+
+
+def word_of(op: Op) -> int:
+    """Return the word of the program's counters that a COUNT is about."""
+    return segment_word(op.pc) if op.offset == SEGMENT else branch_word(op.pc)
 
 
 def used_by(op: Op) -> Iterator[int]:

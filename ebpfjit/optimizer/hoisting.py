@@ -36,7 +36,7 @@ from collections.abc import Sequence
 from ebpfjit.bits import W64
 from ebpfjit.isa.spec import Kind, Row
 from ebpfjit.isa.table import BY_NAME, TABLE
-from ebpfjit.optimizer.code import ALIGNED, BOUND, LEAVE, ONLY, Block, Code, Entry, Exit, Op, Proof, Way
+from ebpfjit.optimizer.code import ALIGNED, BOUND, LEAVE, ONLY, Block, Code, Entry, Op, Proof, Way
 from ebpfjit.optimizer.dominators import Dominators
 from ebpfjit.optimizer.facts import UNKNOWN, Facts
 from ebpfjit.optimizer.intervals import MIRRORED, RELATIONS, SIGNED
@@ -221,7 +221,7 @@ class _Loop:
         assert start is not None  # it was looked at
         moved = self.moved.get
         registers = [None if value is None else moved(value, value) for value in start.registers]
-        self.leaves = Exit(start.pc, tuple(registers), 0, start.slots)
+        self.leaves = start.naming(registers).giving_back(0)
         gone = self._same_each_round()
         trips = [] if len(gone) == len(self.checks) else self._trips()
         leaving: list[Leaving] = []

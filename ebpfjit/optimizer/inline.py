@@ -31,7 +31,7 @@ from ebpfjit.optimizer.flow import homes_of, uses_of
 from ebpfjit.record import record, replace
 
 JUMP, COPY, CALL = BY_NAME["JA"], BY_NAME["MOV64_X"], BY_NAME["CALL_LOCAL"]
-PLAIN = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.PAY})
+PLAIN = frozenset({Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.PAY, Kind.COUNT})
 """What a function may do that is inlined."""
 ENDS = frozenset({Kind.JUMP, Kind.BRANCH, Kind.EXIT})
 

@@ -17,6 +17,7 @@ from ebpfjit.optimizer.hoisting import hoisted
 from ebpfjit.optimizer.inline import inline
 from ebpfjit.optimizer.order import lay_out, thread_jumps
 from ebpfjit.optimizer.payments import pay_ahead
+from ebpfjit.optimizer.promotion import promote
 from ebpfjit.optimizer.reloads import forward
 from ebpfjit.optimizer.remarks import blamed
 from ebpfjit.optimizer.rules.addresses import displace, index
@@ -43,6 +44,8 @@ class Known:
     uses: list[int] | None = None
     before: Code | None = None
     """The code that guards saw, for the next pass."""
+    counting: set[int] | None = None
+    """Values that count what is executed, and are no part of the program; None where nobody counts."""
 
 
 Pass = Callable[[Code, Known], Code]
@@ -80,7 +83,8 @@ SLOTS, RELOADS = "slots", "reloads"
 
 PASSES: dict[str, Pass] = {
     "inline": lambda code, _: inline(code),
-    "select": lambda code, _: select(code),
+    "promote": lambda code, known: promote(code, known.counting),
+    "select": lambda code, known: select(code, known.counting),
     "simplify": lambda code, _: simplify(code),
     "dead": lambda code, _: remove_dead(code),
     "safepoints": lambda code, _: look_once(code),
@@ -119,14 +123,16 @@ def stages(
     promises: Promises,
     entries: Collection[int] = (),
     chosen: Collection[str] = ALL_PASSES,
+    *,
+    counted: bool = False,
 ) -> Iterator[tuple[str, Code, Facts | None]]:
-    """Yield a program as Code, built and after each of the `chosen` passes, by name.
+    """Yield a program as Code, built (`counted` or not) and after each of the `chosen` passes, by name.
 
     With it comes what is known of its values, where that was found out for this code. Raises
     OptimizationError where analysis does not know what its accesses are to.
     """
-    known = Known(promises)
-    code = build(verified, entries, slots=SLOTS in chosen)
+    known = Known(promises, counting=set() if counted else None)
+    code = build(verified, entries, slots=SLOTS in chosen, counted=counted)
     yield "build", code, None
     for name, change in PASSES.items():
         if name in chosen:
@@ -151,7 +157,7 @@ def optimised(
     """
     _check_size(verified)
     with blamed("build"):
-        code = build(verified, entries, slots=SLOTS in chosen)
+        code = build(verified, entries, slots=SLOTS in chosen, counted=known.counting is not None)
     return _changed(code, known, checked=checked, chosen=chosen)
 
 
@@ -173,7 +179,7 @@ def optimised_parts(
             code = next(parts, None)
         if code is None:
             return
-        known = Known(promises)
+        known = Known(promises, counting=set() if counted else None)
         yield _changed(code, known, checked=checked, chosen=chosen), known
         del code, known  # while the next part is made
 

@@ -21,7 +21,7 @@ from operator import is_not
 
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import BY_NAME, TABLE
-from ebpfjit.optimizer.code import PAY, Block, Code, Exit, Op, Way, with_exit
+from ebpfjit.optimizer.code import PAY, Block, Code, Op, Way, with_exit
 from ebpfjit.record import replace
 
 SETTLES = frozenset(
@@ -105,9 +105,7 @@ def _collected(block: Block, pending: int) -> tuple[list[Op], int]:
             continue
         leaves = op.exit
         if leaves is not None and pending:
-            refund = leaves.refund + pending
-            leaves = Exit(leaves.pc, leaves.registers, refund, leaves.slots, leaves.inside)
-            op = with_exit(op, leaves)
+            op = with_exit(op, leaves.giving_back(leaves.refund + pending))
         found.append(op)
     found.reverse()
     return found, pending

@@ -147,12 +147,22 @@ def _values(values: tuple[int, ...]) -> str:
 def _exit(leaves: Exit) -> str:
     places = [f"r{number}" for number in range(REGISTER_COUNT)]
     places += [f"u{8 * size}[{offset}]" for offset, size in leaves.slots]
-    pairs = zip(places, leaves.registers, strict=True)
+    pairs = zip(places, leaves.registers, strict=not leaves.counts)
     named = (f"{place} = v{value}" for place, value in pairs if value is not None)
     return (
         f"leave {'inside ' if leaves.inside else ''}{leaves.pc} ({', '.join(named)})"
         f"{f' refund {leaves.refund}' if leaves.refund else ''}"
+        f"{' count ' if leaves.counts else ''}{', '.join(_counts(leaves))}"
     )
+
+
+def _counts(leaves: Exit) -> Iterator[str]:
+    """Yield each word that an exit adds to: `12 += 1 + v5 - v6`."""
+    values = leaves.registers[leaves.places :]
+    for word, number, factors in leaves.counts:
+        pairs = zip(values, factors, strict=True)
+        terms = [f"{'+' if by > 0 else '-'} v{value}" for value, by in pairs if by]
+        yield " ".join([f"{word} += {number}", *terms])
 
 
 def _op(op: Op) -> str:
@@ -162,7 +172,7 @@ def _op(op: Op) -> str:
             own = f" own {op.offset}" if op.offset else ""
             return f"pay {op.imm}{own}{' or' if op.stores else ''}{leaves}"
         case Kind.COUNT:
-            return f"count {op.imm}"
+            return f"count {op.offset} += {f'v{op.args[0]}' if op.args else op.imm}"
         case Kind.BOUND:
             access = "store" if op.stores else "load"
             values = " .. ".join(f"v{value}" for value in op.args[: 1 if op.scale else 2])
@@ -240,7 +250,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _read_exit(text: str | None) -> Exit | None:
     if text is None:
         return None
-    found = re.fullmatch(r"leave (inside )?(\d+) \((.*)\)(?: refund (\d+))?", text)
+    found = re.fullmatch(r"leave (inside )?(\d+) \((.*?)\)(?: refund (\d+))?(?: count (.*))?", text)
     if found is None:
         raise ValueError(f"no exit: {text!r}")
     registers: list[int | None] = [None] * REGISTER_COUNT
@@ -250,7 +260,22 @@ def _read_exit(text: str | None) -> Exit | None:
     for bits, offset, value in re.findall(r"u(\d+)\[(-?\d+)\] = v(\d+)", found[3]):
         slots.append((int(offset), int(bits) // 8))
         registers.append(int(value))
-    return Exit(int(found[2]), tuple(registers), int(found[4] or 0), tuple(slots), found[1] is not None)
+    said = [each.partition(" += ") for each in (found[5] or "").split(", ") if each]
+    terms = [dict(_read_terms(told)) for _, _, told in said]
+    values = sorted({value for each in terms for value in each})
+    counts = [
+        (int(word), int(told.split()[0]), tuple([each.get(value, 0) for value in values]))
+        for (word, _, told), each in zip(said, terms, strict=True)
+    ]
+    registers += values
+    is_inside = found[1] is not None
+    return Exit(int(found[2]), tuple(registers), int(found[4] or 0), tuple(slots), is_inside, tuple(counts))
+
+
+def _read_terms(text: str) -> Iterator[tuple[int, int]]:
+    """Yield each value of a sum, with 1 or -1."""
+    for sign, value in re.findall(r"([+-]) v(\d+)", text):
+        yield int(value), int(f"{sign}1")
 
 
 def _read_way(text: str) -> Way:
@@ -268,7 +293,7 @@ _SPAN = rf"(?P<args>v\d+(?: \.\. v\d+)?(?: \+ v\d+ \* (?P<scale>[1248]))?)? ?\+ 
 _CALLED = rf"(?P<imm>{_NUMBER})(?::(?P<offset>{_NUMBER}))?"
 
 _SPECIAL = (
-    (COUNT, re.compile(rf"count (?P<imm>[01]){_TAIL}")),
+    (COUNT, re.compile(rf"count (?P<offset>[01]) \+= (?:(?P<args>v\d+)|(?P<imm>\d+)){_TAIL}")),
     (PAY, re.compile(rf"pay (?P<imm>-?\d+)(?: own (?P<offset>\d+))?(?P<or> or)?{_TAIL}")),
     (BOUND, re.compile(rf"bound (?P<access>load|store) {_REGION}{_SPAN}\.\.(?P<end>{_NUMBER}){_TAIL}")),
     (ALIGNED, re.compile(rf"aligned {_BASE}, (?P<imm>\d+){_TAIL}")),
@@ -285,7 +310,7 @@ def _read_op(text: str, pc: int) -> Op:
         if found := pattern.fullmatch(text):
             said = found.groupdict()
             offset = int(said.get("offset") or 0)
-            imm = int(said["end"]) - offset if "end" in said else int(said["imm"])
+            imm = int(said["end"]) - offset if "end" in said else int(said["imm"] or 0)
             results, args = _numbers(said.get("results") or ""), _numbers(said.get("args") or "")
             stores = said.get("access") == "store" or said.get("or") is not None
             region, scale = said.get("region") or "", int(said.get("scale") or 0)

@@ -27,7 +27,7 @@ from itertools import chain
 from ebpfjit.isa.spec import Kind
 from ebpfjit.isa.table import TABLE
 from ebpfjit.isa.unencoded import UNENCODED
-from ebpfjit.optimizer.code import PAY, Block, Code, Exit, Op, Way
+from ebpfjit.optimizer.code import PAY, Block, Code, Op, Way
 from ebpfjit.optimizer.counted import Counted, Making, way_back
 from ebpfjit.optimizer.flow import homes_of
 from ebpfjit.optimizer.payments import JUMP, SETTLING
@@ -269,8 +269,9 @@ def _copy(
                 offset, stores = asks, asks > 0
                 leaves = leaves if asks else None
             if leaves is not None and values:
-                registers = tuple([None if value is None else of(value, value) for value in leaves.registers])
-                leaves = Exit(leaves.pc, registers, leaves.refund, leaves.slots, leaves.inside)
+                leaves = leaves.naming(
+                    [None if value is None else of(value, value) for value in leaves.registers]
+                )
         args = tuple([of(value, value) for value in op.args]) if op.args else ()
         results = tuple([of(value, value) for value in op.results]) if defines and op.results else op.results
         return Op(op.row, args, op.imm, offset, op.pc, results, leaves, stores, op.region, op.scale)

@@ -244,11 +244,11 @@ class _Making(Making):
             args = ()
         pay = loop.block.ops[0]
         assert pay.exit is not None  # it was looked at
-        registers = tuple(None if value is None else of.get(value, value) for value in pay.exit.registers)
+        registers = [None if value is None else of.get(value, value) for value in pay.exit.registers]
         cost = loop.rounds * loop.cost
-        leaves = Exit(pay.exit.pc, registers, pay.exit.refund, pay.exit.slots)
+        leaves = pay.exit.naming(registers)
         self.ops.append(Op(PAY, (), cost, 0, pay.pc, (), leaves, True))
-        leaves = replace(leaves, refund=leaves.refund + cost)
+        leaves = leaves.giving_back(leaves.refund + cost)
         for op in loop.block.ops:
             if op.row is BOUND:
                 self.bound(loop, of, op, leaves)

@@ -28,6 +28,19 @@ from ebpfjit.translators.emitter import Item, Label
 HERE = Path(__file__).parent / "loops"
 PROMISES = Promises(argument_is_measured=True, calling=frozenset())
 LOOPS = {
+    "promote": """
+        r0 = 0
+        r3 = 0
+        loop: w4 = *(u8 *)(r1 + 0)
+        if r4 >= r0 goto on
+        r0 = r4
+        on: r3 += r4
+        r1 += 1
+        r2 -= 1
+        if r2 != 0 goto loop
+        r0 += r3
+        exit
+    """,
     "vectors": """
         r3 = r2
         r3 >>= 2
@@ -280,13 +293,16 @@ def inner_loop(code: Code) -> set[int]:
     return blocks
 
 
-def text_of(source: str, passes: frozenset[str], type_: str | None = None) -> tuple[str, list[str]]:
+def text_of(
+    source: str, passes: frozenset[str], type_: str | None = None, *, counted: bool = False
+) -> tuple[str, list[str]]:
     """Return what a program's loop has in a line, and its code."""
     program = Program(assemble(source), type=type_)
     verified = prepare(program)
     promises = PROMISES if type_ is None else promises_of(ready(program))
-    options = Options(passes=passes, promises=promises, features=frozenset())
-    code = optimised(verified, Known(promises), chosen=passes)
+    options = Options(passes=passes, promises=promises, features=frozenset(), counted=counted)
+    known = Known(promises, counting=set() if counted else None)
+    code = optimised(verified, known, chosen=passes)
     loop = inner_loop(code)
     names = {f"b_{place}" for place, number in enumerate(code.laid_out) if number in loop}
     lines, is_inside, count = [], False, 0
@@ -314,8 +330,10 @@ def test_each_pass_has_its_loop() -> None:
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_inner_loop(name: str, golden: Callable[[Path, str], None]) -> None:
-    with_it, lines = text_of(LOOPS[name], ALL_PASSES)
-    without, others = text_of(LOOPS[name], ALL_PASSES - {name, *(["dead again"] if name == "dead" else [])})
+    counted = name == "promote"
+    with_it, lines = text_of(LOOPS[name], ALL_PASSES, counted=counted)
+    chosen = ALL_PASSES - {name, *(["dead again"] if name == "dead" else [])}
+    without, others = text_of(LOOPS[name], chosen, counted=counted)
     assert (with_it, lines) != (without, others)
     text = "\n".join([f"with {name}: {with_it}", *lines, f"without: {without}", *others])
     golden(HERE / f"{name}.txt", text + "\n")

@@ -7,21 +7,20 @@ import os
 import random
 import subprocess
 import sys
-from collections import Counter
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from support.counting import came_to_its_end, counted, traced
 
 from ebpfjit import EbpfError, ExecutionError, InputError, Program, capture, load
-from ebpfjit.analysis.verified import Verified
+from ebpfjit.analysis.accesses import Promises
 from ebpfjit.capture import routine
 from ebpfjit.coverage import Coverage, lcov, processes, text, write
-from ebpfjit.coverage.counts import Counts, counts_of
-from ebpfjit.difftest import engines, sources
-from ebpfjit.difftest.case import Case
-from ebpfjit.difftest.outcome import Outcome
+from ebpfjit.difftest import engines, optimized, sources
+from ebpfjit.interpreter import interpret
 from ebpfjit.literals import named_engine
 from ebpfjit.runtime import counters
 
@@ -50,48 +49,6 @@ def counting():
     counters.stop()
 
 
-def counted(program: Program) -> Counts:
-    """What was counted of a program so far, which is forgotten."""
-    found = counters.counters_of(program)
-    counts = counts_of(found)
-    for index in range(len(found.words)):
-        found.words[index] = 0
-    found.faults.clear()
-    return counts
-
-
-def traced(case: Case, verified: Verified) -> tuple[Counts, list[Outcome | None]]:
-    """The same from a trace of the interpreter, and how each run ends."""
-    executed: Counter[int] = Counter()
-    steps: Counter[tuple[int, int]] = Counter()
-    last = -1
-
-    def watch(pc: int, registers: list[int]) -> None:
-        nonlocal last
-        executed[pc] += 1
-        steps[last, pc] += 1
-        last = pc
-
-    run = engines.on_interpreter(case, verified, watch)
-    outcomes = []
-    for given in case.inputs:
-        last = -1
-        outcomes.append(run(given))
-    shape = counted(verified.program)
-    branches = {}
-    for pc in shape.branches:
-        insn = verified.program.slots[pc]
-        assert insn is not None
-        assert insn.target is not None
-        branches[pc] = steps[pc, insn.target], steps[pc, pc + 1]
-    return Counts({pc: executed[pc] for pc in shape.executed}, branches), outcomes
-
-
-def came_to_its_end(outcomes: list[Outcome | None]) -> bool:
-    """True where no limit ended a run: behind its last branch nothing shows which way that went."""
-    return all(outcome is not None and outcome.kind == "ok" for outcome in outcomes)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_counts_are_those_of_the_trace_on_every_engine(name: str, counting: None) -> None:
     compared = 0
@@ -114,6 +71,38 @@ def test_counts_are_those_of_the_trace_on_every_engine(name: str, counting: None
             assert found.executed == wanted.executed, (name, number, engine)
             if came_to_its_end(outcomes):
                 assert found.branches == wanted.branches, (name, number, engine)
+            compared += 1
+    assert compared
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("late", [None, 0, 2], ids=["functions", "loops", "later"])
+def test_counts_are_those_of_the_trace_behind_each_pass(name: str, late: int | None, counting: None) -> None:
+    compared = 0
+    for number in range(PROGRAMS // (10 * len(NAMES)) + 2):
+        case = sources.SOURCES[name].source(random.Random(f"{name}{number}{late}"), ())
+        promises = Promises(
+            case.promised, argument_is_measured=True, calling=frozenset(engines.arena().helpers)
+        )
+        try:
+            verified = engines.prepared(case)
+            stages = optimized.stages(verified, () if late is None else verified.tested, promises)
+        except EbpfError:
+            continue
+        wanted, outcomes = traced(case, verified)
+        for stage in stages:
+            place = engines.arena()
+            machine = partial(stage.machine, judge=None, late=late or 0)
+            kinds = []
+            for given in case.inputs:
+                started = place.start(given)
+                run = partial(interpret, verified, machine=machine)
+                kinds.append(engines.outcome_of(run, started, place).kind)
+            found = counted(verified.program)
+            assert kinds == [outcome and outcome.kind for outcome in outcomes], (name, number, stage.name)
+            assert found.executed == wanted.executed, (name, number, stage.name)
+            if came_to_its_end(outcomes):
+                assert found.branches == wanted.branches, (name, number, stage.name)
             compared += 1
     assert compared
 

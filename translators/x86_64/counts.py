@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from ebpfjit.translators.context import Counted
 from ebpfjit.translators.labels import COUNTERS
+from ebpfjit.translators.machine import SPILLED
 from ebpfjit.translators.operation import Operation
-from ebpfjit.translators.x86_64.target import Context, translates
+from ebpfjit.translators.x86_64.target import Context, register, translates
 
 
 def emit_count(cx: Context, pc: int, which: int) -> None:
@@ -15,5 +19,33 @@ def emit_count(cx: Context, pc: int, which: int) -> None:
 
 @translates("COUNT")
 def count(insn: Operation, cx: Context) -> None:
-    """One more."""
-    emit_count(cx, insn.pc, insn.imm)
+    """So many more: a number, or a value."""
+    if insn.args:
+        cx.emit("mov r10, qword ptr [rip+$symbol]", symbol=COUNTERS)
+        place = 16 * insn.pc + 8 * insn.offset
+        cx.emit(f"add qword ptr [r10+$offset], {register(insn.args[0])}", offset=place)
+    elif insn.imm == 1:
+        emit_count(cx, insn.pc, insn.offset)
+    else:
+        emit_counts(cx, [(2 * insn.pc + insn.offset, insn.imm, ())])
+
+
+def emit_counts(cx: Context, counts: Iterable[Counted], *, undone: bool = False) -> None:
+    """Emit that words get more: each a number, and what is in places, or less that; or, `undone`, less.
+
+    Values keep their places; r10 is lost, and the flags.
+    """
+    sign = -1 if undone else 1
+    cx.emit("mov r10, qword ptr [rip+$symbol]", symbol=COUNTERS)
+    for word, number, terms in counts:
+        if number:
+            cx.emit("add qword ptr [r10+$offset], $imm", offset=8 * word, imm=sign * number)
+        for place, factor in terms:
+            operation = "add" if sign * factor > 0 else "sub"
+            name = register(0 if place >= SPILLED else place)
+            if place >= SPILLED:
+                cx.emit("push rax")
+                cx.emit("mov rax, qword ptr [rsp+$offset]", offset=8 * (place - SPILLED + 1))
+            cx.emit(f"{operation} qword ptr [r10+$offset], {name}", offset=8 * word)
+            if place >= SPILLED:
+                cx.emit("pop rax")

@@ -225,7 +225,8 @@ def payment(insn: Operation, cx: Context) -> None:
                               broke:  add r9, n;  cmp r9, own;  jl poor;  sub r9, n;  jmp paid
     Where it asks for more:
     cmp r9, own;  jl broke;  sub r9, n      broke:  push r11 (twice);  ...;  jmp again
-    Where it leaves, baseline code goes on with what is left of the last slice.
+    Where it leaves, baseline code goes on with what is left of the last slice. While the host looks, counters
+    have what optimised code keeps of them in values.
     """
     if not cx.exit:
         pay(cx, insn.imm)
@@ -257,9 +258,13 @@ def payment(insn: Operation, cx: Context) -> None:
         if cx.exit != SLICE_ENDS:
             cx.emit(f"cmp qword ptr {BLOCK['later']}, 0")
             cx.jump("je", cx.exit)
+        if cx.counts:
+            cx.add_counts(cx.counts)
         cx.repeat("keep r11", lambda: _twice(cx, "push r11"))
         cx.jump("call", "next_slice")
         cx.repeat("r11 again", lambda: _twice(cx, "pop r11"))
+        if cx.counts:
+            cx.add_counts(cx.counts, undone=True)
         cx.jump("jmp", again)
 
 

@@ -11,7 +11,7 @@ from ebpfjit.translators.host import Layout
 from ebpfjit.translators.machine import SPILLED, Machine
 from ebpfjit.translators.operation import Operation
 from ebpfjit.translators.x86_64 import gate, host, runs, stock, target, trace, values, vectors
-from ebpfjit.translators.x86_64.counts import emit_count
+from ebpfjit.translators.x86_64.counts import emit_count, emit_counts
 from ebpfjit.translators.x86_64.reasons import emit_reasons
 from ebpfjit.translators.x86_64.routine import Routine
 from ebpfjit.translators.x86_64.target import BLOCK, POINTER, REGISTERS, register
@@ -28,6 +28,7 @@ class Context(target.Context):
     pin = target.pin
     drop = target.drop
     count = emit_count
+    add_counts = emit_counts
     give_reasons = emit_reasons
     trace = trace.emit_trace_point
 

@@ -226,8 +226,9 @@ class _Pass:
         if self.gone.isdisjoint(leaves.registers):
             return leaves
         same = self.same
-        registers = tuple([None if value is None else same.get(value, value) for value in leaves.registers])
-        return Exit(leaves.pc, registers, leaves.refund, leaves.slots, leaves.inside)
+        return leaves.naming(
+            [None if value is None else same.get(value, value) for value in leaves.registers]
+        )
 
     # -- what becomes of an operation --
 

@@ -52,7 +52,7 @@ _LOADED, _SWAPPED, _SHIFTED, _JOINED = (frozenset(rows) for rows in (LOADS, SWAP
 """Without these a block has nothing to gather."""
 
 HARMLESS = frozenset(
-    {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT, Kind.PAY}
+    {Kind.BINARY, Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT, Kind.PAY, Kind.COUNT}
     | {Kind.BOUND, Kind.ALIGNED, Kind.BINARY_LOAD, Kind.INDEXED_LOAD}
 )
 """Kinds that leave memory as it is, and may stand between loads; ordered loads may not."""

@@ -45,7 +45,7 @@ STORES: frozenset[Row] = frozenset(
 _ROWS = (*TABLE, *UNENCODED.values())
 BINARIES = frozenset(row for row in _ROWS if row.kind is Kind.BINARY)
 _KINDS = frozenset({Kind.MOVE, Kind.UNARY, Kind.LOAD_IMM64, Kind.SUM, Kind.SELECT, Kind.BINARY_LOAD,
-                    Kind.INDEXED_LOAD})  # fmt: skip
+                    Kind.INDEXED_LOAD, Kind.COUNT})  # fmt: skip
 HARMLESS = frozenset(row for row in _ROWS if row.kind in _KINDS)
 """Rows that may stand in between, besides operations of two operands, loads that are not ordered, and
 payments at which nobody looks.
