@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -166,8 +167,12 @@ class JitFunction(Sealed):
         went to ring and perf buffers, (number of the packet, name of the map, bytes), which are empty again;
         without the list they keep it, until they are full. The list `output` gets lines that were printed,
         (number of the packet, line). The array("Q") `reasons` gets the pc of what set each result, all ones
-        where that is not known: of functions that `compiling.with_reasons` makes. Raises ValueError for
-        places outside of the buffer, and TypeError for what are no packets or arrays, before anything is run.
+        where that is not known: of functions that `compiling.with_reasons` makes.
+
+        Bytes are taken as they lie: of any type but Python objects, in any number of dimensions, row by row.
+        Raises ValueError for places outside of the buffer, and for one whose bytes do not lie one behind the
+        other (a slice with steps, Fortran's order), and TypeError for what are no packets or arrays, before
+        anything is run. Where packets are a sequence that is so with the first that is none.
         """
         load_package("ebpfjit.jit")
         from ebpfjit.jit import batch
@@ -176,7 +181,7 @@ class JitFunction(Sealed):
             found: Any = buffers
             buffers, offsets, lengths = found.buffer, found.offsets, found.lengths
         batch.check_options(offsets, lengths, stride, on_fault)
-        fill = None if on_fault is None else W64.wrap(on_fault)
+        fill = None if on_fault is None else W64.wrap(operator.index(on_fault))
         left = None
         if reasons is not None:
             batch.check_reasons(self, reasons)

@@ -5,6 +5,7 @@ for_batches(program) -> JitFunction, or an Interpreted that is called, and maps,
 
 from __future__ import annotations
 
+import operator
 import warnings
 from array import array
 from typing import TYPE_CHECKING, cast
@@ -13,6 +14,9 @@ from ebpfjit.bits import W64
 from ebpfjit.errors import EbpfWarning, ExecutionError, InputError, JitUnavailable
 from ebpfjit.named import of_packet
 from ebpfjit.once import load_package
+from ebpfjit.ready import environment_of, is_plain, ready
+from ebpfjit.runner import ENGINES, Run
+from ebpfjit.runtime.memory import Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,8 +42,17 @@ class Interpreted:
         self.program = program
 
     def __call__(self, mem: AnyBuffer = b"") -> int:
-        """Run the program and return r0. Raises as `Program.run`."""
-        return self.program.run(mem, engine="interpreter").return_value
+        """Run the program and return r0. Raises as `Program.run`.
+
+        As in machine code, what gets plain memory writes it in place.
+        """
+        if not is_plain(self.program):
+            return self.program.run(mem, engine="interpreter").return_value
+        this = Run(ENGINES["interpreter"], environment_of(self.program), Region.of_buffer("mem", mem))
+        try:
+            return this.whole(ready(self.program), None)
+        finally:
+            this.end()
 
     def map(
         self,
@@ -74,7 +87,7 @@ class Interpreted:
                 if on_fault is None:
                     of_packet(error, index)
                     raise
-                found.append(W64.wrap(on_fault))
+                found.append(W64.wrap(operator.index(on_fault)))
             except Exception as error:
                 error.add_note(f"packet {index} of the batch")
                 raise

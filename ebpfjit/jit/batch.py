@@ -8,6 +8,7 @@ place in the results is filled with a value and the batch goes on.
 from __future__ import annotations
 
 import ctypes
+import operator
 from array import array
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -64,7 +65,7 @@ def check_options(offsets: Any, lengths: Any, stride: Any, on_fault: Any) -> Non
         raise TypeError("packets have a stride or offsets, not both")
     if lengths is not None and offsets is None:
         raise TypeError("lengths go with offsets")
-    if on_fault is not None and not isinstance(on_fault, int):
+    if on_fault is not None and not hasattr(on_fault, "__index__"):
         raise TypeError(f"on_fault is a number, not {type(on_fault).__name__}")
 
 
@@ -74,8 +75,9 @@ def records(buffer: Any, stride: int) -> Packets:
     Raises ValueError where they do not.
     """
     view = flat_view(buffer)
-    if not isinstance(stride, int):
+    if not hasattr(stride, "__index__"):
         raise TypeError(f"stride is a number of bytes, not {type(stride).__name__}")
+    stride = operator.index(stride)  # numpy's numbers too
     if stride <= 0:
         raise ValueError(f"stride is a positive number of bytes, not {stride}")
     if view.nbytes % stride:
@@ -167,7 +169,12 @@ def _integers(values: Any, what: str) -> memoryview:
         return view
     letter = (view.format or "B").lstrip("@=<")
     if view.ndim != 1 or letter not in (*_SIGNED, *_UNSIGNED, *"bBhH"):
-        raise TypeError(f"{what} are integers in one dimension, not {view.format!r} in {view.ndim}")
+        other = (
+            "; they are of the other byte order: numpy's astype('int64') converts"
+            if letter[:1] == ">"
+            else ""
+        )
+        raise TypeError(f"{what} are integers in one dimension, not {view.format!r} in {view.ndim}{other}")
     if letter in "bBhH" or not view.c_contiguous:
         return memoryview(array("q", view.tolist()))
     flat = view.cast("B")

@@ -61,18 +61,27 @@ _get_buffer.restype = ctypes.c_int
 _release_buffer = ctypes.pythonapi.PyBuffer_Release
 _release_buffer.restype = None
 _PYBUF_SIMPLE = 0
-_NOT_CONTIGUOUS = "memoryview: underlying buffer is not C-contiguous"  # as CPython has it
+
+
+class NotContiguous(BufferError, ValueError):  # noqa: N818 - as those of ebpfjit.errors
+    """A buffer whose bytes do not lie one behind the other: a BufferError, as Python has it."""
+
+    def __init__(self, view: memoryview) -> None:
+        super().__init__(
+            f"the buffer is not C-contiguous: its bytes do not lie one behind the other (shape {view.shape},"
+            f" strides {view.strides}); numpy.ascontiguousarray(it), or bytes(it), is a copy in which they do"
+        )
 
 
 def flat_view(buffer: Any) -> memoryview:
     """Return `buffer` as a contiguous memoryview of bytes.
 
-    Raises TypeError for an object without the buffer protocol and BufferError for one that is not
-    contiguous, as Python does.
+    Raises TypeError for an object without the buffer protocol and NotContiguous, a BufferError and a
+    ValueError, for one that is not contiguous.
     """
     view = memoryview(buffer)
     if not view.c_contiguous:
-        raise BufferError(_NOT_CONTIGUOUS)
+        raise NotContiguous(view)
     if "O" in (view.format or ""):
         raise TypeError("a buffer of Python objects is not a buffer of bytes")
     if view.nbytes == 0:
@@ -88,7 +97,7 @@ def address_of(buffer: Any) -> int:
     """
     flat = memoryview(buffer)
     if not flat.c_contiguous:
-        raise BufferError(_NOT_CONTIGUOUS)
+        raise NotContiguous(flat)
     if flat.nbytes and not flat.readonly:
         return ctypes.addressof(ctypes.c_char.from_buffer(flat))  # a tenth of the time
     pinned = _PyBuffer()

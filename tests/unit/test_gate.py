@@ -172,7 +172,7 @@ def test_wrong_arguments_of_a_function() -> None:
         function(b"", b"")  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="a bytes-like object is required, not 'int'"):
         function(3)
-    with pytest.raises(BufferError, match="underlying buffer is not C-contiguous"):
+    with pytest.raises(BufferError, match="the buffer is not C-contiguous"):
         function(memoryview(b"abcd")[::2])
 
 

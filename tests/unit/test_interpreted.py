@@ -14,6 +14,7 @@ from ebpfjit import EbpfWarning, JitUnavailable, MemoryFault, Program, capture, 
 from ebpfjit.engines import unavailable
 from ebpfjit.errors import InputError
 from ebpfjit.interpreted import Interpreted, for_batches
+from tests.support.lazy import Lazy
 
 ROOT = Path(__file__).resolve().parents[2]
 FILTER = ROOT / "examples" / "packets" / "xdp_port_filter.o"
@@ -57,6 +58,71 @@ def test_places_that_are_none_are_said_in_the_same_words(how: dict[str, Any]) ->
             function.map(bytes(100), **how)
         said.append((raised.type, str(raised.value)))
     assert said[0] == said[1]
+
+
+np = Lazy("numpy")
+APART = r"^the buffer is not C-contiguous: its bytes do not lie .* numpy\.ascontiguousarray\(it\), or bytes"
+CONVERT = r"of the other byte order: numpy's astype\('int64'\) converts"
+BUFFERS: dict[str, tuple[Any, dict[str, Any], Any]] = {
+    "every second byte": (lambda: np.arange(64, dtype="u1")[::2], {"stride": 4}, (ValueError, APART)),
+    "backwards": (lambda: np.arange(64, dtype="u1")[::-1], {"offsets": [0, 4]}, (BufferError, APART)),
+    "a slice with steps": (lambda: memoryview(BYTES)[::3], {"stride": 2}, (ValueError, APART)),
+    "columns": (lambda: np.zeros((4, 8), "u1")[:, :4], {"stride": 4}, (ValueError, APART)),
+    "Fortran's order": (lambda: np.asfortranarray(np.eye(4)), {"stride": 8}, (ValueError, APART)),
+    "one of a list": (lambda: [BYTES, memoryview(BYTES)[::3]], {}, (ValueError, APART)),
+    "objects": (lambda: np.array([b"ab"], object), {"stride": 8}, (TypeError, "buffer of Python objects")),
+    "times": (lambda: np.zeros(4, "M8[ns]"), {"stride": 8}, (ValueError, "cannot include dtype 'M'")),
+    "their offsets": (
+        lambda: BYTES,
+        {"offsets": lambda: np.arange(2, dtype=">i8")},
+        (TypeError, CONVERT),
+    ),
+    "one number": (lambda: 5, {}, (TypeError, "not iterable")),
+    "rows": (lambda: np.arange(32, dtype="u1").reshape(8, 4), {"stride": 4}, [*range(1, 32, 4)]),
+    "each row": (lambda: np.arange(32, dtype="u1").reshape(8, 4), {}, [*range(1, 32, 4)]),
+    "some rows": (lambda: np.arange(32, dtype="u1").reshape(8, 4)[2:4], {"stride": 4}, [9, 13]),
+    "behind a slice": (lambda: memoryview(BYTES)[4:], {"stride": 4}, [5, 9]),
+    "big-endian": (lambda: np.array([0x1234, 0x5678], ">u2"), {"stride": 2}, [0x34, 0x78]),
+    "structs": (lambda: np.array([(1, 2)], [("a", "u1"), ("b", "<u4")]), {"stride": 5}, [2]),
+    "one value": (lambda: np.array(0x1234, "<u4"), {"stride": 4}, [0x12]),
+    "text": (lambda: np.array(["ab"]), {"stride": 8}, [0]),
+    "nothing": (lambda: np.zeros((0, 4), "u1"), {"stride": 4}, []),
+    "a number of numpy's": (lambda: BYTES, {"stride": lambda: np.int64(6)}, [1, 7]),
+    "a fault's": (lambda: [b"x"], {"on_fault": lambda: np.int64(-1)}, [(1 << 64) - 1]),
+}
+FUNCTIONS: dict[str, Any] = {"interpreter": Interpreted, "machine code": Program.compile}
+if unavailable("jit"):
+    del FUNCTIONS["machine code"]
+
+
+@pytest.mark.parametrize("engine", FUNCTIONS)
+@pytest.mark.parametrize("which", BUFFERS)
+def test_buffers_of_every_kind(which: str, engine: str) -> None:
+    """What is read as it lies, and what is refused, in which words."""
+    made, how, expected = BUFFERS[which]
+    options = {name: value() if callable(value) else value for name, value in how.items()}
+    function = FUNCTIONS[engine](SECOND)
+    if isinstance(expected, list):
+        assert list(function.map(made(), **options)) == expected
+        return
+    with pytest.raises(expected[0], match=expected[1]):
+        function.map(made(), **options)
+
+
+@pytest.mark.parametrize("engine", FUNCTIONS)
+def test_plain_memory_is_written_in_place(engine: str) -> None:
+    """And where it cannot be written a store is a fault, by its packet."""
+    function = FUNCTIONS[engine](Program.from_assembly("stb [r1], 7\nmov r0, 0\nexit"))
+    there = np.zeros((3, 4), "u1")
+    function.map(there, stride=4)
+    assert there[:, 0].tolist() == [7, 7, 7]
+    one = bytearray(2)
+    function(one)
+    assert one == b"\7\0"
+    there.flags.writeable = False
+    for packets, how in [(bytes(8), {"stride": 4}), (there, {"stride": 4}), ([one, bytes(2)], {})]:
+        with pytest.raises(MemoryFault, match=r"^packet \d: pc 0: store of 1 byte at .*: mem is read-only"):
+            function.map(packets, **how)
 
 
 def test_a_fault_and_a_packet_that_is_too_short_name_their_place() -> None:
