@@ -13,6 +13,7 @@ from ebpfjit.literals import ENGINES
 from ebpfjit.record import fields
 from ebpfjit.runtime.environment import Environment
 from ebpfjit.runtime.execution import HelperFunction
+from ebpfjit.runtime.given import check_functions
 from ebpfjit.runtime.helpers.names import NUMBERS
 
 if TYPE_CHECKING:
@@ -73,16 +74,10 @@ def numbered(helpers: Helpers | None) -> Mapping[int, HelperFunction]:
     function, or no mapping.
     """
     found: dict[int, HelperFunction] = {}
-    if helpers is not None and not isinstance(helpers, Mapping):
-        raise TypeError(f"helpers maps numbers or names to functions, not a {type(helpers).__name__}")
-    for key, function in (helpers or {}).items():
-        if not callable(function):
-            raise TypeError(f"helper {key!r} cannot be called: it is of type {type(function).__name__}")
+    for key, function in () if helpers is None else check_functions("helper", helpers):
         if isinstance(key, str) and key not in NUMBERS:
             raise InputError(f"Linux has no helper {key!r}; give one of your own a number that is free")
         number = NUMBERS[key] if isinstance(key, str) else key
-        if not isinstance(number, int):
-            raise TypeError(f"a helper's key is a number or a name, not {key!r}")
         if not 0 <= number < _U32:
             raise InputError(f"a helper's number is from 0 to {_U32 - 1}, not {number}")
         found[number] = function
@@ -91,12 +86,7 @@ def numbered(helpers: Helpers | None) -> Mapping[int, HelperFunction]:
 
 def checked_kfuncs(kfuncs: Kfuncs | None) -> Given:
     """Return functions that stand for kernel functions. Raises TypeError for what is none, or no mapping."""
-    if kfuncs is not None and not isinstance(kfuncs, Mapping):
-        raise TypeError(f"kfuncs maps names to functions, not a {type(kfuncs).__name__}")
-    for name, function in (kfuncs or {}).items():
-        if not callable(function):
-            raise TypeError(f"kfunc {name!r} cannot be called: it is of type {type(function).__name__}")
-    return dict((kfuncs or {}).items())
+    return {} if kfuncs is None else dict(check_functions("kfunc", kfuncs))
 
 
 def kernel_refusal(

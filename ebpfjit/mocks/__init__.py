@@ -13,18 +13,22 @@ Recording and asserting is unittest.mock's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from typing import Any
 
-from ebpfjit.bits import U64_MASK, W32, W64
+from ebpfjit.arguments import Kfuncs
+from ebpfjit.bits import W32, W64
 from ebpfjit.elf.btf import COMPOSITES, Btf, Kind
 from ebpfjit.errors import ExecutionError, InputError
 from ebpfjit.named import few
-from ebpfjit.program import Program
+from ebpfjit.program import Kfunc, Number, Program
 from ebpfjit.runtime import memory
+from ebpfjit.runtime.given import check_functions
 from ebpfjit.runtime.helpers.maps import any_map
 from ebpfjit.runtime.helpers.names import NUMBERS
+from ebpfjit.runtime.kfuncs.given import result_of
 from ebpfjit.runtime.maps.base import Map
 from ebpfjit.runtime.world import current
 from ebpfjit.verifier.prototypes import Argument, prototype
@@ -47,52 +51,69 @@ _SIZES = ("__sz", "__szk", "_size", "_sz", "_len")
 """How arguments are called that say how many bytes are behind the pointer before them."""
 _KNOWN = COMPOSITES | {Kind.INT, Kind.ENUM, Kind.ENUM64}
 
+_Views = list[tuple[int, bytes, memoryview]]
+"""Addresses that were given as memory: what was there, and what is there now."""
+
 MOST = 1 << 20
 """Bytes behind a pointer that a function is given at most: more is no buffer of a program's."""
 
 
-def typed(helpers: Mapping[str, Function]) -> dict[int | str, Function]:
+def typed(helpers: Kfuncs) -> dict[int | str, Function]:
     """Return functions for `helpers=`, by the names of Linux's helpers, that call these with typed arguments.
 
     Numbers come as the prototype has them (u32, or s32 from -2**31 on). A pointer to memory whose size
-    is known (by the argument behind it, or by the map) comes as a memoryview of a copy: what the function
-    writes there is the program's when it returns. A null pointer is None, a map is the map. Other pointers
-    (contexts, sockets, functions) are their addresses. None that is returned is 0, everything else is taken
-    modulo 2**64. A pointer to what is not the program's memory is a fault, as it is of the helper itself.
+    is known (by the argument behind it, the map, or the helper) comes as a memoryview of a copy: what the
+    function writes there is the program's when it returns. A null pointer is None, a map is the map. Other
+    pointers (contexts, sockets, functions) are their addresses. A pointer to what is not the program's memory
+    is a fault, as it is of the helper itself.
 
-    Raises InputError for a name that is no helper of Linux, TypeError for what cannot be called.
+    An integer that is returned is taken modulo 2**64, None is 0. For a helper that returns a pointer, a
+    buffer is memory that the program may touch for the rest of the run, read-only where the buffer is.
+    Anything else ends the run with an error.
+
+    Raises InputError for a name or number that is no helper of Linux, TypeError for what cannot be called, or
+    is no mapping.
     """
     found: dict[int | str, Function] = {}
-    for name, function in helpers.items():
+    for name, function in check_functions("helper", helpers):
         takes = prototype(name)
         if takes is None:
-            raise InputError(f"Linux has no helper {name!r}; names are as {few(list(NUMBERS))}")
-        if not callable(function):
-            raise TypeError(f"helper {name!r} cannot be called: it is of type {type(function).__name__}")
-        found[name] = _Typed((*takes.arguments, *_OTHERS.get(name, ())), function)
+            raise InputError(f"Linux has no helper {name!r}{_meant(name)}")
+        is_pointer = takes.returns.startswith("ptr_")
+        called = Kfunc(takes.name, result=Number(is_pointer=is_pointer))
+        found[name] = _Typed(called, (*takes.arguments, *_OTHERS.get(takes.name, ())), function)
     return found
 
 
-def typed_kfuncs(program: Program, kfuncs: Mapping[str, Function]) -> dict[str, Function]:
+def _meant(name: int | str) -> str:
+    """Return which names there are, the closest where one is close."""
+    close = get_close_matches(str(name), NUMBERS, 1)
+    return f": did you mean {close[0]!r}?" if close else f"; names are as {few(list(NUMBERS))}"
+
+
+def typed_kfuncs(program: Program, kfuncs: Kfuncs) -> dict[str, Function]:
     """Return functions for `kfuncs=`, that call these with arguments as the program's BTF declares them.
 
-    Numbers come as their types have them. A pointer to a struct or a number comes as a memoryview of a copy
+    They are given by name, or by the number that calls have. Numbers come as their types have them.
+    A pointer to a struct or a number comes as a memoryview of a copy
     of what it is of; one to anything (`void *`) with as many bytes as the number behind it says, where that
     is called `..._sz`, `..._size` or `..._len`, or not named. What the function writes there is the
     program's when it returns. A null pointer is None; a pointer to what is not the program's memory (objects
     of the kernel) is its address. What is returned is as for `kfuncs=`.
 
-    Raises InputError for a function that the program's types do not declare, TypeError for what cannot be
-    called.
+    Raises InputError for a function that the program's types do not declare, TypeError for what is no
+    program, what cannot be called, or is no mapping.
     """
+    if not isinstance(program, Program):
+        raise TypeError(f"kernel functions are those of a Program, not of a {type(program).__name__}")
     types = None if program.types is None else Btf(program.types.btf, f"program {program.name!r}: BTF")
+    numbers = {number: called.name for number, called in program.kfuncs.items()}
     found: dict[str, Function] = {}
-    for name, function in kfuncs.items():
+    for key, function in check_functions("kfunc", kfuncs):
+        name = key if isinstance(key, str) else numbers.get(key, "")
         ids = () if types is None else types.named(name, {Kind.FUNC})
         if types is None or not ids:
-            raise InputError(f"program {program.name!r} declares no kernel function {name!r}")
-        if not callable(function):
-            raise TypeError(f"kfunc {name!r} cannot be called: it is of type {type(function).__name__}")
+            raise InputError(f"program {program.name!r} declares no kernel function {key!r}")
         declared = types.resolve(types.type(ids[0]).target)
         found[name] = _TypedKfunc(_pointers(types, name, declared.parameters), function)
     return found
@@ -125,15 +146,13 @@ class _TypedKfunc:
         self.pointers, self.function = pointers, function
 
     def __call__(self, *numbers: int) -> Any:
-        views: list[tuple[int, bytes, bytearray]] = []
+        views: _Views = []
         arguments = [self._argument(index, numbers, views) for index in range(len(numbers))]
         result = self.function(*arguments)
         _write_back(views)
         return result
 
-    def _argument(
-        self, index: int, numbers: tuple[int, ...], views: list[tuple[int, bytes, bytearray]]
-    ) -> Any:
+    def _argument(self, index: int, numbers: tuple[int, ...], views: _Views) -> Any:
         number = numbers[index]
         if index not in self.pointers:
             return number
@@ -147,7 +166,7 @@ class _TypedKfunc:
             return number
 
 
-def _write_back(views: Iterable[tuple[int, bytes, bytearray]]) -> None:
+def _write_back(views: _Views) -> None:
     for address, before, now in views:
         if now != before:
             memory.write(address, bytes(now))
@@ -156,17 +175,17 @@ def _write_back(views: Iterable[tuple[int, bytes, bytearray]]) -> None:
 class _Typed:
     """A function that takes five numbers, and calls another with what they stand for."""
 
-    def __init__(self, takes: tuple[Argument, ...], function: Function) -> None:
-        self.takes, self.function = takes, function
+    def __init__(self, called: Kfunc, takes: tuple[Argument, ...], function: Function) -> None:
+        self.called, self.takes, self.function = called, takes, function
 
     def __call__(self, *numbers: int) -> int:
-        views: list[tuple[int, bytes, bytearray]] = []
+        views: _Views = []
         arguments = self._arguments(numbers, views)
-        result = self.function(*arguments)
+        result = result_of(self.called, self.function(*arguments), "helper")
         _write_back(views)
-        return 0 if result is None else int(result) & U64_MASK
+        return result
 
-    def _arguments(self, numbers: tuple[int, ...], views: list[tuple[int, bytes, bytearray]]) -> list[Any]:
+    def _arguments(self, numbers: tuple[int, ...], views: _Views) -> list[Any]:
         """Return the arguments, and in `views` what is to be written back."""
         given: list[Any] = []
         found: Map | None = None
@@ -176,7 +195,7 @@ class _Typed:
             if kind == "const_map_ptr":
                 found = _map(number)
                 given.append(number if found is None else found)
-            elif kind not in _OF_MAPS and (kind != "ptr_to_mem" or argument.size):
+            elif kind not in _OF_MAPS and kind != "ptr_to_mem":
                 given.append(_NUMBERS[argument.number](number))
             elif not number:
                 given.append(None)
@@ -187,9 +206,9 @@ class _Typed:
 
     def _size(self, index: int, numbers: tuple[int, ...], found: Map | None) -> int | None:
         """Return how many bytes a pointer is to, None where nothing tells."""
-        kind = self.takes[index].kind
+        kind, known = self.takes[index].kind, self.takes[index].size
         if kind == "ptr_to_mem":
-            size = W32.wrap(numbers[index + 1])
+            size = known or W32.wrap(numbers[index + 1])
             return size if size <= MOST else None
         if found is None:
             return None
@@ -205,8 +224,8 @@ def _map(address: int) -> Map | None:
     return None
 
 
-def _view(address: int, size: int, views: list[tuple[int, bytes, bytearray]]) -> memoryview:
+def _view(address: int, size: int, views: _Views) -> memoryview:
     before = memory.read(address, size)
-    now = bytearray(before)
+    now = memoryview(bytearray(before))  # kept: as long as it is there, nobody makes them more or fewer bytes
     views.append((address, before, now))
-    return memoryview(now)
+    return now[:]

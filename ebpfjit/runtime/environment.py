@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import math
+import operator
 import os
 import threading
 import time
@@ -111,7 +113,7 @@ class Clock:
     """
 
     def __init__(self, now: int | None = None) -> None:
-        self._now = now
+        self._now = None if now is None else _nanoseconds("now", now)
         self._words = (ctypes.c_uint64 * 2)()
         self._set_ahead(0)
 
@@ -139,9 +141,10 @@ class Clock:
 
         They do so in order, each at its time.
 
-        Raises ValueError for a time that passes backwards, and what a timer's function raises.
+        Raises ValueError for a time that passes backwards, or has no end, TypeError for what is no number,
+        and what a timer's function raises.
         """
-        passes = ns + round(us * 1_000 + ms * 1_000_000 + s * 1_000_000_000)
+        passes = sum(_nanoseconds(*part) for part in (("s", s), ("ms", ms), ("us", us), ("ns", ns)))
         if passes < 0:
             raise ValueError(f"time cannot pass by {passes} ns")
         ahead = self._ahead + passes
@@ -152,7 +155,7 @@ class Clock:
         try:
             return timers.fire(self, lambda: self() + ahead - self._ahead, at=move)
         finally:
-            self._set_ahead(ahead)
+            self._set_ahead(max(ahead, self._ahead))  # what a timer called may have moved it further
 
     def __eq__(self, other: object) -> bool:
         """True for the same clock; those that are just the system's are all the same."""
@@ -166,6 +169,20 @@ class Clock:
 
     def __repr__(self) -> str:
         return "Clock()" if self._now is None else f"Clock({self()})"
+
+
+_UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1, "now": 1}
+
+
+def _nanoseconds(unit: str, time_: Any) -> int:
+    """Return a time as a Python int, for numpy's have no room for it. Raises what `advance` does."""
+    if hasattr(time_, "__index__"):
+        return operator.index(time_) * _UNITS[unit]
+    if not hasattr(time_, "__float__"):
+        raise TypeError(f"{unit} is a number, not of type {type(time_).__name__}")
+    if not math.isfinite(time_):
+        raise ValueError(f"{unit} is a time that ends, not {time_}")
+    return round(float(time_) * _UNITS[unit])
 
 
 def _clock(kind: type[Clock], now: int | None, ahead: int) -> Clock:

@@ -5,7 +5,7 @@ KINDS = {"mtu": U32, "mac": TEXT}       and in __post_init__: check(self, KINDS)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import index
 from types import NoneType
 from typing import Any
@@ -63,3 +63,18 @@ def check_each(name: str, values: Iterable[Any], kind: Kind) -> None:
     """Raise TypeError or ValueError for one of many that is not of its kind."""
     for value in values:
         kind.check(f"each of {name}", value)
+
+
+def check_functions(what: str, given: Any) -> Iterable[tuple[int | str, Callable[..., Any]]]:
+    """Return functions with the number or name of the `what` ("helper", "kfunc") that each stands for.
+
+    Raises TypeError for what is no mapping, a key of another type, and what cannot be called.
+    """
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what}s maps numbers or names to functions, not a {type(given).__name__}")
+    for key, function in given.items():
+        if not isinstance(key, int | str):
+            raise TypeError(f"a {what}'s key is a number or a name, not {key!r}")
+        if not callable(function):
+            raise TypeError(f"{what} {key!r} cannot be called: it is of type {type(function).__name__}")
+    return given.items()

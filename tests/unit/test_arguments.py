@@ -55,7 +55,7 @@ DOORS: dict[str, Callable[..., object]] = {
         ({"helpers": {"bpf_nonesuch": seven}}, InputError, "Linux has no helper 'bpf_nonesuch'"),
         ({"helpers": {-1: seven}}, InputError, "a helper's number is from 0 to 4294967295, not -1"),
         ({"helpers": {None: seven}}, TypeError, "a helper's key is a number or a name, not None"),
-        ({"kfuncs": [seven]}, TypeError, "kfuncs maps names to functions, not a list"),
+        ({"kfuncs": [seven]}, TypeError, "kfuncs maps numbers or names to functions, not a list"),
         ({"kfuncs": {"f": 7}}, TypeError, "kfunc 'f' cannot be called: it is of type int"),
         ({"environment": {"cpu": 1}}, TypeError, "environment is an Environment, not of type dict"),
         ({"context": [5]}, TypeError, "context is a mapping of field names to numbers, not list"),

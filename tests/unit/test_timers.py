@@ -251,6 +251,34 @@ def test_time_does_not_go_backwards() -> None:
         Clock(5).advance(ns=-1)
 
 
+def test_times_are_finite_numbers_of_any_kind() -> None:
+    clock = Clock(5)
+    for wrong, error in ((float("nan"), ValueError), (float("inf"), ValueError), ("5", TypeError)):
+        with pytest.raises(error, match=r"^ms is a "):
+            clock.advance(ms=wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="now is a number"):
+        Clock("5")  # type: ignore[arg-type]
+    numpy = pytest.importorskip("numpy")
+    clock.advance(s=numpy.int8(5))
+    assert clock() == 5_000_000_005
+
+
+@ENGINES
+def test_time_that_passes_in_a_timer_has_passed(engine: str) -> None:
+    """As where a helper of a test's own, which a timer calls, moves the clock on."""
+    obj, clock = loaded()
+    obj.globals["key"] = 1
+
+    def moves(*_: int) -> int:
+        if clock() < 5_000_000:
+            clock.advance(ms=5)
+        return clock()
+
+    assert call(obj.program("start_slot"), engine, helpers={"bpf_ktime_get_ns": moves}) == 0
+    assert clock.advance(us=1) == 1
+    assert obj.maps["slots"].typed[1]["last"] == clock() == 5_001_000
+
+
 def test_timers_keep_nothing_alive() -> None:
     obj, clock = loaded()
     assert call(obj.program("start_slot"), "jit") == 0

@@ -17,10 +17,12 @@ from typing import Any
 from ebpfjit.bits import U64_MASK, Width
 from ebpfjit.errors import ExecutionError
 from ebpfjit.isa.spec import Kind
+from ebpfjit.named import cut
 from ebpfjit.program import Kfunc, Number, Program
 from ebpfjit.record import replace
 from ebpfjit.runtime import held, memory
 from ebpfjit.runtime.execution import HelperFunction, NativeHelper
+from ebpfjit.runtime.given import check_functions
 from ebpfjit.runtime.memory import Region
 from ebpfjit.runtime.world import current
 
@@ -34,13 +36,9 @@ _SHOWN = "memory of kernel functions"
 def given_functions(program: Program, given: Given) -> dict[int, HelperFunction]:
     """Return those that a program calls, by the imm of their calls; `given` are by that number, or by name.
 
-    What the program does not call is no matter. Raises TypeError for what cannot be called.
+    What the program does not call is no matter. Raises TypeError for what cannot be called, or is no mapping.
     """
-    if not isinstance(given, Mapping):
-        raise TypeError(f"kfuncs maps names to functions, not a {type(given).__name__}")
-    for name, function in given.items():
-        if not callable(function):
-            raise TypeError(f"kfunc {name!r} cannot be called: it is of type {type(function).__name__}")
+    given = dict(check_functions("kfunc", given))
     found: dict[int, HelperFunction] = {
         number: _adapted(Kfunc(str(number)), function)
         for number, function in given.items()
@@ -89,7 +87,7 @@ def _adapted(called: Kfunc, function: Callable[..., Any]) -> HelperFunction:
         values: list[int] = [r1, r2, r3, r4, r5]
         if called.arguments is not None:
             values = [_read(*pair) for pair in zip(values, called.arguments, strict=False)]
-        result = _result(called, function(*values))
+        result = result_of(called, function(*values))
         world = current()
         if world is not None:
             held.pass_on(world, values, result)
@@ -106,14 +104,32 @@ def _read(value: int, number: Number) -> int:
     return width.signed(value) if number.is_signed else width.wrap(value)
 
 
-def _result(called: Kfunc, value: Any) -> int:
-    """Return r0 (u64)."""
+def result_of(called: Kfunc, value: Any, what: str = "kfunc") -> int:
+    """Return r0 (u64) of a function of the user's: what it returned as it is declared; a buffer's address.
+
+    A buffer is memory that the program may touch, from then on. `what` the function is says the error. Raises
+    TypeError for what is no integer, buffer or None, and where the result is no pointer but a buffer was
+    returned, ExecutionError; it does where the run has been given too much.
+    """
     if value is None:
         return 0
-    if isinstance(value, bytes | bytearray | memoryview):
-        return _shown(called, value)
-    number = operator.index(value)
+    try:
+        number = operator.index(value)
+    except TypeError:  # arrays of numpy have __index__, and are buffers
+        return _shown(called, _buffer(called, value, what))
     return (number if called.result is None else _read(number, called.result)) & U64_MASK
+
+
+def _buffer(called: Kfunc, value: Any, what: str) -> Any:
+    """Return a buffer as it is. Raises TypeError for what is none."""
+    try:
+        memoryview(value).release()
+    except TypeError:
+        raise TypeError(
+            f"{what} {called.name} returned {cut(repr(value), 40)}, of type {type(value).__name__}; "
+            "it returns an integer, None, or, where it is declared to return a pointer, a buffer"
+        ) from None
+    return value
 
 
 def _shown(called: Kfunc, buffer: Any) -> int:
@@ -122,7 +138,8 @@ def _shown(called: Kfunc, buffer: Any) -> int:
     Raises ExecutionError where the function returns no pointer, or where the run has been given too much.
     """
     if called.result is not None and not called.result.is_pointer:
-        raise ExecutionError(f"{called.name} returned a buffer, and BTF says that it returns a number")
+        kind = type(buffer).__name__
+        raise ExecutionError(f"{called.name} returned a buffer ({kind}), and is declared to return a number")
     world = current()
     shown: dict[int, tuple[Any, Region]] = {} if world is None else world.shown.setdefault(_SHOWN, {})
     if id(buffer) not in shown:
