@@ -93,7 +93,7 @@ def address_of(buffer: Any) -> int:
     """Return the address of a buffer's first byte (u64), to be put into a metadata buffer.
 
     The address is good while the buffer lives and keeps its size. Raises TypeError for an object without the
-    buffer protocol and BufferError for one that is not contiguous, as Python does.
+    buffer protocol, as Python does, and NotContiguous, a BufferError, for one that is not contiguous.
     """
     flat = memoryview(buffer)
     if not flat.c_contiguous:
