@@ -56,19 +56,23 @@ def _coverage(said: str | None, as_json: bool) -> Iterator[None]:
     reports = wanted(said)
     with tempfile.TemporaryDirectory(prefix="ebpf-cov-") as folder:
         processes.start(folder)
+        ended: BaseException | None = None
         try:
             yield
-        except BaseException:
-            processes.stop()
-            coverage = processes.collected(folder)
-            if coverage.programs:  # a command that ends before any run leaves older reports as they are
-                try:
-                    _report(coverage, reports, as_json)
-                except (EbpfError, OSError) as error:
-                    print(f"ebpfjit: {one_line(error)}", file=sys.stderr)
-            raise
+        except BaseException as error:
+            ended = error
         processes.stop()
-        _report(processes.collected(folder), reports, as_json)
+        coverage = processes.collected(folder)
+        failed = bool(ended.code) if isinstance(ended, SystemExit) else ended is not None
+        if coverage.programs or not failed:  # what fails before any run leaves older reports as they are
+            try:
+                _report(coverage, reports, as_json)
+            except (EbpfError, OSError) as error:
+                if not failed:
+                    raise
+                print(f"ebpfjit: {one_line(error)}", file=sys.stderr)
+        if ended is not None:
+            raise ended
 
 
 def _report(coverage: Coverage, reports: list[tuple[str, str | None]], as_json: bool) -> None:

@@ -401,6 +401,7 @@ def test_a_command_that_ran_nothing_reports_no_coverage(tmp_path: Path) -> None:
         ("run", PACKET_FILTER, "--hex", "00" * 60, "--cov-report", "lcov:"),
         ("run", PACKET_FILTER, "--hex", "00" * 60, "--cov-report", "xml:"),
         ("fuzz", PACKET_FILTER, "--check", "1 == 0", "--inputs", "20", "--tests"),
+        ("fuzz", PACKET_FILTER, "--inputs", "20", "--cov-report", "lcov:"),
     ],
     ids=lambda line: f"{line[0]} {line[-1]}",
 )

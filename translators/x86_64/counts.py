@@ -11,23 +11,30 @@ from ebpfjit.translators.operation import Operation
 from ebpfjit.translators.x86_64.target import Context, register, translates
 
 
-def emit_count(cx: Context, pc: int, which: int) -> None:
-    """Emit one more for the segment that starts at a slot, or its branch that is not taken; clobbers r10."""
+def _word(pc: int, which: int) -> int:
+    """Return which word of the counters is a slot's, as `runtime.counters` has them."""
+    return 2 * pc + which
+
+
+def emit_count(cx: Context, pc: int, which: int, number: int = 1) -> None:
+    """Emit so many more for the segment from a slot on, or its branch that is not taken; clobbers r10."""
+    place = 8 * _word(pc, which)
     cx.emit("mov r10, qword ptr [rip+$symbol]", symbol=COUNTERS)
-    cx.emit("inc qword ptr [r10+$offset]", offset=16 * pc + 8 * which)
+    if number == 1:
+        cx.emit("inc qword ptr [r10+$offset]", offset=place)
+    else:
+        cx.emit("add qword ptr [r10+$offset], $imm", offset=place, imm=number)
 
 
 @translates("COUNT")
 def count(insn: Operation, cx: Context) -> None:
     """So many more: a number, or a value."""
-    if insn.args:
-        cx.emit("mov r10, qword ptr [rip+$symbol]", symbol=COUNTERS)
-        place = 16 * insn.pc + 8 * insn.offset
-        cx.emit(f"add qword ptr [r10+$offset], {register(insn.args[0])}", offset=place)
-    elif insn.imm == 1:
-        emit_count(cx, insn.pc, insn.offset)
-    else:
-        emit_counts(cx, [(2 * insn.pc + insn.offset, insn.imm, ())])
+    if not insn.args:
+        emit_count(cx, insn.pc, insn.offset, insn.imm)
+        return
+    cx.emit("mov r10, qword ptr [rip+$symbol]", symbol=COUNTERS)
+    place = 8 * _word(insn.pc, insn.offset)
+    cx.emit(f"add qword ptr [r10+$offset], {register(insn.args[0])}", offset=place)
 
 
 def emit_counts(cx: Context, counts: Iterable[Counted], *, undone: bool = False) -> None:
