@@ -26,7 +26,7 @@ WORDS = """
 The same program, compiled once while coverage is on and once while it is not, optimised; medians of {rounds}
 rounds of processor time, in which both take turns. Packet programs: `fn.map` over {count} packets, ns each;
 kernels: a call, µs. Kernels are loops over memory that nothing calls out of: the worst that counting can
-meet, most of all where a branch is no branch without it (if-conversion) or many rounds are one (vectors).
+meet. Counts of innermost loops are values: they take registers, and a share of rounds of few instructions.
 """
 
 
